@@ -1,0 +1,49 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Ours first: a range for torch would pull gigabytes of GPU packages.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test test-full bench check format clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[torch,images,signal]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(INSTALL) -e '.[test]'
+	@touch $@
+
+demo: $(VENV)/.runtime ## Install, explain the sample data, draw the maps into demo/
+	$(BIN)/camsweep demo demo
+
+test: $(VENV)/.test ## Install what tests need, and run them
+	$(BIN)/python -m pytest -n auto -m "not full"
+
+test-full: $(VENV)/.test ## Slow and randomised sweeps too
+	$(BIN)/python -m pytest -n auto
+
+bench: $(VENV)/.test ## Measure: overhead over the bare forward, memory, start-up
+	$(BIN)/python tests/benchmarks/overhead.py
+	$(BIN)/python tests/benchmarks/startup.py
+
+check: $(VENV)/.test ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# The root is the package: types are checked under its name, whatever the checkout is called.
+	@mkdir -p .mypy_cache/root && ln -sfn ../.. .mypy_cache/root/camsweep
+	cd .mypy_cache/root && ../../$(BIN)/mypy -p camsweep --config-file ../../pyproject.toml --cache-dir ..
+
+format: $(VENV)/.test ## Let ruff format and mend what it can
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment and what was made
+	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

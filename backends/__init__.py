@@ -1,0 +1,50 @@
+"""One folder per framework. A backend is imported only when its model is to be loaded."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import RequestError, nearest
+
+if TYPE_CHECKING:
+    from ..core.job import ModelSection
+    from ..core.trace import Backend
+
+BACKENDS = {"torch": "torch"}
+"""Name of each backend (the folder, and the extra that installs it) to the module it needs."""
+
+SUFFIXES = {"torch": (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".bin")}
+
+
+def installed() -> list[str]:
+    """The backends whose framework can be imported here, found without importing it."""
+    return [name for name, module in BACKENDS.items() if importlib.util.find_spec(module)]
+
+
+def guess(model: ModelSection) -> str:
+    """The backend for a model: the one named, or the one its files are of."""
+    if model.backend is not None:
+        if model.backend not in BACKENDS:
+            raise RequestError(f"unknown backend {model.backend!r}. {nearest(model.backend, BACKENDS)}")
+        return model.backend
+    if model.source is not None:
+        return "torch"
+    suffix = Path(model.weights or "").suffix.lower()
+    for name, suffixes in SUFFIXES.items():
+        if suffix in suffixes:
+            return name
+    known = " ".join(s for suffixes in SUFFIXES.values() for s in suffixes)
+    raise RequestError(f"no backend reads {model.weights}: expected one of {known}; name one with --backend")
+
+
+def load(model: ModelSection, *, device: str, dtype: str) -> Backend:
+    """Load ``model`` to ``device`` ("auto", "cpu", "cuda", ..), computing in ``dtype`` ("float32" or "float64")."""
+    name = guess(model)
+    if name not in installed():
+        raise RequestError(f"the {name} backend is not installed: pip install 'camsweep[{name}]'")
+    module = importlib.import_module(f".{name}", __name__)
+    backend: Backend = module.load(model, device=device, dtype=dtype)
+    return backend

@@ -1,0 +1,50 @@
+"""Changes to a module that are undone: what a run needs of a model, it borrows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def borrowed(
+    module: nn.Module, *, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format
+) -> Iterator[nn.Module]:
+    """The module in evaluation mode, without parameter gradients, on a device, in a dtype and a memory format.
+
+    On leaving, by whatever way, each submodule has its own training flag back and each parameter and buffer its own
+    ``requires_grad``, its own storage, strides and bits; what evaluation wrote into a buffer is gone. ``.grad`` is
+    never touched.
+    """
+    training = [(each, each.training) for each in module.modules()]
+    tensors = [*module.parameters(), *module.buffers()]
+    own = [(tensor, tensor.data, tensor.requires_grad) for tensor in tensors]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    try:
+        module.eval()
+        for tensor in tensors:
+            if tensor.is_leaf:
+                tensor.requires_grad_(False)
+            tensor.data = _moved(tensor.data, device, dtype, memory_format)
+        yield module
+    finally:
+        for tensor, data, requires_grad in own:
+            tensor.data = data
+            if tensor.is_leaf:
+                tensor.requires_grad_(requires_grad)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.data.copy_(before)
+        for each, flag in training:
+            each.training = flag
+
+
+def _moved(data: Tensor, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
+    wanted = dtype if data.is_floating_point() else data.dtype
+    fits = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(memory_format)
+    layout = memory_format if data.ndim == fits else torch.preserve_format
+    return data.to(device=device, dtype=wanted, memory_format=layout)

@@ -1,0 +1,1 @@
+"""The command line: each file is one command; it parses, calls and prints."""

@@ -1,0 +1,215 @@
+"""``camsweep explain``: the main job."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import Progress, emit, size, table
+from .signals import stopping
+
+if TYPE_CHECKING:
+    from ..core.job import Job
+    from ..core.plan import Plan
+    from ..core.run import Outcome
+    from ..core.trace import Backend
+
+Model = Annotated[str | None, typer.Option(help="FILE.py:CLASS, package.module:factory, or a checkpoint file.")]
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint with the weights, for a model built by code.")]
+ModelArg = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the model's code. Repeatable.")
+]
+Backend_ = Annotated[str | None, typer.Option("--backend", help="torch; guessed from the files.")]
+Trust = Annotated[bool, typer.Option("--trust-checkpoint", help="Load pickled code from the checkpoint. It is run.")]
+Data = Annotated[Path | None, typer.Option(help="NPZ, NPY or HDF5 file, or a folder of images.")]
+Input = Annotated[str | None, typer.Option(help="Name of the input array in the file.")]
+Layout = Annotated[str | None, typer.Option(help="How the stored array is laid out: NCT, NHWC, NTHWC, ..")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ..")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def explain(
+    job: Annotated[Path | None, typer.Argument(metavar="[JOB.toml]", help="Job file; flags override it.")] = None,
+    model: Model = None,
+    weights: Weights = None,
+    model_arg: ModelArg = None,
+    backend: Backend_ = None,
+    trust_checkpoint: Trust = False,
+    data: Data = None,
+    input: Input = None,  # noqa: A002  (named as in the job file)
+    label: Annotated[str | None, typer.Option(help="Name of the label array.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Name of the array of class names, or names joined by commas.")
+    ] = None,
+    layout: Layout = None,
+    rate: Annotated[float | None, typer.Option(help="Sampling rate along T, in Hz.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Method, as in `camsweep methods`. Repeatable.")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", "-l", help="Layer for CAMs, or auto. Repeatable.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", help="predicted, top:3, label, class:NAME, all, output:0. Repeatable."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Samples in a batch.")] = None,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Results file to write.")] = None,
+    resolution: Annotated[
+        str | None, typer.Option(help="Store CAMs at the resolution of the input or the layer.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 (with a scale), or float64 (the model too).")
+    ] = None,
+    render: Annotated[
+        bool | None, typer.Option("--render/--no-render", help="Pictures too, into OUT without its suffix.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start anew, and replace what is at --out when done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the resolved job and the plan; compute nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Explain every sample of a dataset. The same command goes on with a run that was stopped.
+
+    Example: camsweep explain --model net.py:Net --weights net.pt --data x.npz --layout NCHW -m gradcam -o run.h5
+    """
+    flags = {
+        "model": {
+            **model_flags(model),
+            "weights": weights and str(weights),
+            "args": dict(map(_argument, model_arg)) if model_arg else None,
+            "backend": backend,
+            "trust_checkpoint": trust_checkpoint or None,
+        },
+        "data": {
+            "path": data and str(data),
+            "input": input,
+            "label": label,
+            "classes": classes.split(",") if classes and "," in classes else classes,
+            "layout": layout,
+            "rate": rate,
+            "limit": limit,
+        },
+        "explain": {"methods": method, "layers": layer, "targets": target, "batch_size": batch_size, "device": device},
+        "output": {"path": out and str(out), "resolution": resolution, "dtype": dtype, "render": render},
+    }
+    with stopping() as stop:
+        from ..core.job import Job
+        from ..core.run import plan_job, run_job
+
+        resolved = Job.load(job, given(flags))
+        if dry_run:
+            plan = plan_job(resolved, load_backend, sys.argv)
+            emit(plan_answer(plan), _plan_lines(plan), as_json=as_json)
+            return
+        with Progress("explaining", quiet=quiet) as progress:
+            outcome = run_job(resolved, load_backend, watch=progress, stop=stop, force=force, argv=sys.argv)
+        pictures = (
+            _render(outcome.path, quiet=quiet, overwrite=not outcome.was_complete) if resolved.output.render else None
+        )
+    emit(_answer(outcome, pictures), _lines(outcome, pictures), as_json=as_json)
+    if outcome.failed:
+        from ..core.errors import SAMPLES_FAILED
+
+        raise typer.Exit(SAMPLES_FAILED)
+
+
+def load_backend(job: Job) -> Backend:
+    """The backend of a job, its framework imported."""
+    from ..backends import load
+
+    return load(job.model, device=job.explain.device, dtype=job.output.compute_dtype)
+
+
+def model_flags(model: str | None) -> dict[str, Any]:
+    """``--model`` is code where it has a colon, else a checkpoint."""
+    return {} if model is None else {"source" if ":" in model else "weights": model}
+
+
+def given(flags: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The flags that were set."""
+    kept = {section: {k: v for k, v in values.items() if v not in (None, [])} for section, values in flags.items()}
+    return {section: values for section, values in kept.items() if values}
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """``channels=3``: the value is read as TOML where it is that, else as text."""
+    import tomllib
+
+    from ..core.errors import RequestError
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise RequestError(f"--model-arg {text!r} given, expected KEY=VALUE")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _render(results: Path, *, quiet: bool, overwrite: bool) -> dict[str, Any]:
+    from .render import draw
+
+    return draw(results, results.with_suffix(""), quiet=quiet, overwrite=overwrite)
+
+
+def _answer(outcome: Outcome, pictures: dict[str, Any] | None) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "results": str(outcome.path),
+        "samples": outcome.samples,
+        "status": outcome.counts,
+        "was_complete": outcome.was_complete,
+    }
+    return answer | ({"pictures": pictures} if pictures else {})
+
+
+def _lines(outcome: Outcome, pictures: dict[str, Any] | None) -> list[str]:
+    counts = ", ".join(f"{count} {name}" for name, count in outcome.counts.items())
+    lines = [
+        f"{outcome.path}: {outcome.samples} samples, {counts}{' (already complete)' if outcome.was_complete else ''}"
+    ]
+    if outcome.failed:
+        lines.append(f"{outcome.failed} could not be explained; `camsweep info {outcome.path}` says why")
+    if pictures:
+        lines.append(f"{pictures['folder']}: {pictures['files']} pictures")
+    return lines
+
+
+def plan_answer(plan: Plan) -> dict[str, Any]:
+    """The plan, for ``--json``."""
+    return {
+        "job": plan.job.model_dump(mode="json"),
+        "samples": len(plan.schema),
+        "input_shape": plan.schema.input_shape,
+        "outputs": plan.schema.outputs,
+        "final": plan.schema.final,
+        "targets": plan.schema.targets,
+        "maps": [{"name": m.name, "shape": m.shape, "formula": m.formula} for m in plan.schema.maps],
+        "passes_per_batch": plan.passes,
+        "batches": -(-len(plan.schema) // plan.job.explain.batch_size),
+        "bytes": plan.bytes,
+    }
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    answer, passes = plan_answer(plan), plan.passes
+    shape = " x ".join(map(str, plan.schema.input_shape))
+    rows = [(info.name, " x ".join(map(str, info.shape)), info.formula) for info in plan.schema.maps]
+    return [
+        plan.job.toml().rstrip(),
+        "",
+        f"{len(plan.schema)} samples of {shape} in {answer['batches']} batches of {plan.job.explain.batch_size}",
+        f"each batch: {passes['forward']} forward, {passes['backward']} backward",
+        f"targets: {', '.join(plan.schema.targets)}"
+        + (f" (behind the final {plan.schema.final})" if plan.schema.final else ""),
+        *table(rows, ("map", "shape", "formula")),
+        f"at most {size(plan.bytes)} before compression, into {plan.job.output.path}",
+    ]

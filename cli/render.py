@@ -1,0 +1,91 @@
+"""``camsweep render``: pictures from a results file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .console import Progress, emit
+from .explain import Json, Quiet
+
+
+def render(
+    results: Annotated[Path, typer.Argument(help="A results file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; the results file's name without suffix.")
+    ] = None,
+    map: Annotated[
+        list[str] | None, typer.Option("--map", help="Only this map, as `camsweep info` names it. Repeatable.")
+    ] = None,
+    sample: Annotated[
+        list[str] | None, typer.Option("--sample", help="Only the sample with this id. Repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
+    norm: Annotated[str, typer.Option(help="One colour scale for each sample, or for the whole run.")] = "sample",
+    frames: Annotated[bool, typer.Option("--frames", help="Clips: each frame as a PNG too.")] = False,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Volumes: slices and orthogonal sections as a PNG too.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw again what is there.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Draw maps: signals and images as PNG, video and volumes as GIF. Pictures that are there are kept.
+
+    Example: camsweep render run.h5 --limit 20
+    """
+    from ..core.errors import RequestError
+
+    if norm not in ("sample", "run"):
+        raise RequestError(f"--norm {norm!r} given, expected sample or run")
+    folder = out or results.with_suffix("")
+    pictures = draw(
+        results, folder, maps=map, samples=sample, limit=limit, norm=norm, frames=frames, slices=slices,
+        overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
+    lines = [
+        f"{pictures['folder']}: {pictures['files']} pictures",
+        *(f"no picture of {i}: {why}" for i, why in pictures["skipped"]),
+    ]
+    emit(pictures, lines, as_json=as_json)
+
+
+def draw(
+    results: Path,
+    folder: Path,
+    *,
+    maps: list[str] | None = None,
+    samples: list[str] | None = None,
+    limit: int | None = None,
+    norm: Literal["sample", "run"] | str = "sample",
+    frames: bool = False,
+    slices: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Draw into ``folder``, with progress; what was drawn, for ``--json``."""
+    from ..core.errors import RequestError, nearest
+    from ..core.render import render as render_results
+    from ..core.results import open_results
+
+    with open_results(results) as file, Progress("rendering", quiet=quiet) as progress:
+        rows = None
+        if samples:
+            places = {name: row for row, name in enumerate(file.ids)}
+            for name in samples:
+                if name not in places:
+                    raise RequestError(f"no sample {name!r} in {results}. {nearest(name, places)}")
+            rows = [places[name] for name in samples]
+
+        def told(done: int, total: int) -> None:
+            if progress.total != total:
+                progress.start(0, total)
+            progress.advance(done - progress.done)
+
+        drawn = render_results(
+            file, folder, maps=maps, rows=rows, limit=limit, norm=norm, frames=frames, slices=slices,
+            overwrite=overwrite, progress=told,
+        )  # fmt: skip
+    return {"folder": str(folder), "files": len(drawn.files), "skipped": [list(pair) for pair in drawn.skipped]}

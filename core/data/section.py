@@ -1,0 +1,40 @@
+"""The ``[data]`` section of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DataSection(BaseModel):
+    """Where the samples are and how they become the model's input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path
+    kind: str | None = None
+    """A reader's name; guessed from the path."""
+    input: str | None = None
+    """Name of the input array, in files that hold several."""
+    label: str | None = None
+    id: str | None = None
+    classes: str | list[str] | None = None
+    """An array's name, or the names themselves. For folders the class folders, in order."""
+    layout: str | None = None
+    rate: float | None = Field(None, gt=0)
+    """Samples along T in a second."""
+    fps: float | None = Field(None, gt=0)
+    spacing: list[float] | None = None
+    """Millimetres between points, for each spatial axis but T."""
+    channels: list[str] | None = None
+    transforms: list[dict[str, Any]] = []
+    manifest: Path | None = None
+    """CSV with the columns path and, where wanted, id and label; selects and labels the files of a folder."""
+    mode: Literal["keep", "rgb", "gray"] = "keep"
+    """What images are turned into."""
+    mask: str | None = None
+    """Name of the array of ground-truth masks."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first so many samples."""

@@ -1,0 +1,56 @@
+"""What can go wrong for a user, each with its exit code, and the helper that suggests the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class CamsweepError(Exception):
+    """A fault told to the user in one line: what was given, what was expected, what to type."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RequestError(CamsweepError):
+    """Bad request or bad input, found before anything was computed; nothing was written."""
+
+    exit_code = 2
+
+
+class OutputError(CamsweepError):
+    """The output cannot be created: it exists from another job, or there is no permission."""
+
+    exit_code = 73
+
+
+class StorageError(CamsweepError):
+    """Reading or writing failed while running (disk full, quota, I/O error); finished rows are kept."""
+
+    exit_code = 74
+
+
+class Stopped(CamsweepError):  # noqa: N818  (stopping when asked is not an error)
+    """Stopped on purpose, or another run holds the output; finished rows are kept, the same command goes on."""
+
+    exit_code = 75
+
+
+class SampleError(Exception):
+    """One sample cannot be read or explained. Its row is marked; the others are done."""
+
+
+SAMPLES_FAILED = 3
+"""Exit code of a run that is complete but in which some samples failed."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A sentence that names the closest of ``choices``, or all of them when none is close and they are few."""
+    names = sorted(choices)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    if not names:
+        return "There are none."
+    return f"Choose from: {', '.join(names[:12])}{', ..' if len(names) > 12 else ''}."

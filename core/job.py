@@ -1,0 +1,174 @@
+"""The job: what is explained, how, and where to. A TOML file and flags, validated into one closed, typed model."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .data import DataSection
+from .errors import RequestError, nearest
+from .methods import Expression, parse_expression
+from .targets import Target, parse_target
+
+
+class Section(BaseModel):
+    """A closed table: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """The checkpoint. ``source`` is code that builds the module, ``weights`` a file it is given."""
+
+    backend: str | None = None
+    source: str | None = None
+    weights: str | None = None
+    args: dict[str, Any] = {}
+    trust_checkpoint: bool = False
+
+
+class ExplainSection(Section):
+    """What is asked of the model."""
+
+    methods: list[str] = Field(["gradcam"], min_length=1)
+    layers: list[str] = Field(["auto"], min_length=1)
+    targets: list[str] = Field(["predicted"], min_length=1)
+    batch_size: int = Field(32, ge=1)
+    device: str = "auto"
+    seed: int = Field(0, ge=0)
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """The methods, parsed, each meaning once."""
+        return list({str(e): e for e in map(parse_expression, self.methods)}.values())
+
+    @property
+    def parsed_targets(self) -> list[Target]:
+        """The targets, parsed, each once."""
+        return list(dict.fromkeys(map(parse_target, self.targets)))
+
+
+class OutputSection(Section):
+    """Where the results go, and in what form."""
+
+    path: Path = Path("camsweep.h5")
+    resolution: Literal["input", "layer"] = "input"
+    dtype: Literal["float32", "float16", "float64"] = "float32"
+    inputs: Literal["link", "copy"] = "link"
+    commit_every: float = Field(0.0, ge=0)
+    render: bool = False
+
+    @property
+    def compute_dtype(self) -> str:
+        """What the model runs in."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+
+class Job(Section):
+    """A whole job."""
+
+    model: ModelSection
+    data: DataSection
+    explain: ExplainSection = ExplainSection()
+    output: OutputSection = OutputSection()
+
+    @classmethod
+    def load(cls, path: Path | None, flags: Mapping[str, Mapping[str, Any]], base: Path | None = None) -> Job:
+        """From a TOML file, its relative paths taken from its folder, and flags, theirs from ``base`` (the working
+        folder), which override it. `RequestError` names the key that is wrong.
+        """
+        here = base or Path.cwd()
+        given = cls._absolute(_read(path), path.resolve().parent) if path else {}
+        for section, values in cls._absolute(flags, here).items():
+            given[section] = {**given.get(section, {}), **values}
+        given.setdefault("model", {})
+        given.setdefault("data", {})
+        try:
+            job = cls.model_validate(given)
+        except ValidationError as error:
+            raise RequestError(_one_line(error, cls)) from None
+        if job.model.source is None and job.model.weights is None:
+            raise RequestError("no model given: write --model FILE.py:CLASS --weights FILE, or [model] in a job file")
+        output = job.output.model_copy(update={"path": here / job.output.path})
+        job = job.model_copy(update={"output": output})
+        job.explain.expressions, job.explain.parsed_targets  # noqa: B018  (raises where one cannot be read)
+        return job
+
+    @classmethod
+    def _absolute(cls, tables: Mapping[str, Any], base: Path) -> dict[str, dict[str, Any]]:
+        """The tables with relative paths taken from ``base``."""
+        result = {}
+        for name, table in tables.items():
+            if name == "model" and isinstance(table, str):
+                table = {"source" if ":" in table else "weights": table}
+            result[name] = table
+            if not isinstance(table, dict):
+                continue
+            result[name] = table = dict(table)
+            for key in {"model": ("weights",), "data": ("path", "manifest"), "output": ("path",)}.get(name, ()):
+                if isinstance(table.get(key), str | Path):
+                    table[key] = str(base / table[key])
+            if isinstance(table.get("source"), str) and table["source"].rpartition(":")[0].endswith(".py"):
+                table["source"] = str(base / table["source"])
+        return result
+
+    def toml(self) -> str:
+        """The job as a file that `load` reads back."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the numbers depend on. Two jobs are the same where this is, wherever their files lie."""
+        output = self.output
+        return {
+            "model.source": None if self.model.source is None else Path(self.model.source).name,
+            "model.args": self.model.args,
+            "data": self.data.model_dump(mode="json", exclude={"path", "manifest", "mask"}),
+            "explain.methods": [str(e) for e in self.explain.expressions],
+            "explain.layers": self.explain.layers,
+            "explain.targets": [str(t) for t in self.explain.parsed_targets],
+            "explain.seed": self.explain.seed,
+            "output.resolution": output.resolution,
+            "output.dtype": output.dtype,
+            "output.inputs": output.inputs,
+        }
+
+
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The keys of two identities that differ."""
+    return [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except FileNotFoundError:
+        beside = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        raise RequestError(f"job file not found: {path}. {nearest(path.name, beside)}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise RequestError(f"job file {path} cannot be read: {error.strerror}") from None
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault of a job, with the nearest name for an unknown key."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *tables, key = map(str, first["loc"])
+        for table in tables:
+            field = model.model_fields.get(table)
+            if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+                break
+            model = field.annotation
+        return f"unknown key {where}. {nearest(key, model.model_fields)}"
+    if first["type"] == "missing":
+        flag = " (or --data PATH)" if where == "data.path" else ""
+        return f"{where} is missing: write it in the job file{flag}"
+    return f"{where}: {first['input']!r} given; {first['msg'][0].lower()}{first['msg'][1:]}"

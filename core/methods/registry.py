@@ -1,0 +1,169 @@
+"""The registry of methods and factors.
+
+A method is a function of the letters it asks for, in the notation of the papers; its keyword-only arguments are the
+keys a user may set. The letters are the questions put to a batch's trace:
+
+====== ================================================== =====================
+letter question                                           shape
+====== ================================================== =====================
+``A``  activation of the tapped layer                     (batch, channel, *s)
+``G``  gradient of the target's score at that activation  (batch, channel, *s)
+``x``  the model's input                                  (batch, channel, *s)
+``g``  gradient of the target's score at the input        (batch, channel, *s)
+====== ================================================== =====================
+
+From the signature follow the command line's keys, the help, the cost, the checks and the tests.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import RequestError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Formula = Callable[..., "Tensor"]
+Family = Literal["cam", "gradient"]
+
+QUESTIONS: Mapping[str, str] = {
+    "A": "activation of the layer",
+    "G": "gradient at the layer",
+    "x": "input",
+    "g": "gradient at the input",
+}
+NEEDS_BACKWARD = frozenset("Gg")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A setting of a method: its default, and the values it may take."""
+
+    default: Any
+    kind: type
+    choices: tuple[str, ...] = ()
+
+    @property
+    def expects(self) -> str:
+        """What to type."""
+        if self.choices:
+            return " or ".join(self.choices)
+        return {bool: "on or off", int: "a whole number", float: "a number"}.get(self.kind, "text")
+
+    def parse(self, text: str) -> Any:
+        """The value that ``text`` stands for; ValueError where it stands for none."""
+        choices = ("on", "off") if self.kind is bool else self.choices
+        if choices and text not in choices:
+            raise ValueError(text)
+        return text == "on" if self.kind is bool else self.kind(text)
+
+    def show(self, value: Any) -> str:
+        """The text that `parse` reads back."""
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method: a formula, what it asks of the trace, and what its map looks like."""
+
+    name: str
+    family: Family
+    formula: str
+    source: str
+    function: Formula = field(repr=False)
+    asks: tuple[str, ...]
+    keys: Mapping[str, Key]
+    units: str
+    signed: bool = True
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether the map has the input's channel axis: an input attribution, not a CAM."""
+        return self.family != "cam"
+
+    @property
+    def cost(self) -> str:
+        """Passes through the model for a batch and a target, the batch's one forward aside."""
+        return "1 backward" if NEEDS_BACKWARD & set(self.asks) else "nothing more"
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+
+METHODS: dict[str, Method] = {}
+FACTORS: dict[str, Method] = {}
+
+
+def cam(name: str, *, formula: str, source: str, relu: bool) -> Callable[[Formula], Formula]:
+    """Register a class activation map, a formula giving (batch, *s) from the letters of one layer.
+
+    Every CAM takes the key ``relu``: whether what speaks against the target is cut off. ``relu`` here is its default,
+    the paper's own. The formula itself is written without it.
+    """
+
+    def register(function: Formula) -> Formula:
+        asks, keys = _signature(function)
+        keys = {"relu": Key(relu, bool), **keys}
+        _add(METHODS, Method(name, "cam", formula, source, function, asks, keys, units="score x activation"))
+        return function
+
+    return register
+
+
+def gradient(name: str, *, formula: str, source: str, units: str) -> Callable[[Formula], Formula]:
+    """Register an input attribution, a formula giving (batch, channel, *s) from the letters of the input."""
+
+    def register(function: Formula) -> Formula:
+        asks, keys = _signature(function)
+        _add(METHODS, Method(name, "gradient", formula, source, function, asks, keys, units))
+        return function
+
+    return register
+
+
+def factor(name: str, *, formula: str, units: str) -> Callable[[Formula], Formula]:
+    """Register a factor, written ``+name`` behind a method: a function of the finished map ``m`` and of letters."""
+
+    def register(function: Formula) -> Formula:
+        asks, keys = _signature(function)
+        asks = tuple(letter for letter in asks if letter != "m")
+        _add(FACTORS, Method(name, "gradient", formula, "", function, asks, keys, units))
+        return function
+
+    return register
+
+
+def find(table: Mapping[str, Method], name: str, what: str) -> Method:
+    """The entry called ``name``, or a `RequestError` with the nearest one."""
+    if name not in table:
+        raise RequestError(f"unknown {what} {name!r}. {nearest(name, table)} `camsweep methods` lists them.")
+    return table[name]
+
+
+def _add(table: dict[str, Method], method: Method) -> None:
+    if method.name in table:
+        raise ValueError(f"{method.name} is registered twice")
+    table[method.name] = method
+
+
+def _signature(function: Formula) -> tuple[tuple[str, ...], dict[str, Key]]:
+    """Positional arguments are letters, keyword-only arguments are keys."""
+    hints = typing.get_type_hints(function, localns={"Tensor": object})
+    asks, keys = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            asks.append(name)
+        elif typing.get_origin(hints[name]) is Literal:
+            keys[name] = Key(parameter.default, str, typing.get_args(hints[name]))
+        else:
+            keys[name] = Key(parameter.default, hints[name])
+    return tuple(asks), keys

@@ -1,0 +1,7 @@
+"""Pictures from a finished results file: PNG for signals and images, GIF and slices for video and volumes."""
+
+from __future__ import annotations
+
+from .pictures import Rendered, render
+
+__all__ = ["Rendered", "render"]

@@ -1,0 +1,163 @@
+"""What was asked to be drawn, checked against the results file, and the scenes that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError, SampleError, nearest
+from .colour import Floats, Scale
+from .lettering import number
+from .scene import Scene
+
+if TYPE_CHECKING:
+    from ..results import Results
+
+STATUS = ("to do", "ok", "zero map", "non-finite", "failed")
+MOST = 12
+"""Channels of a signal that are drawn when none are named."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A choice of maps, of targets (by number) and, for signals, of channels."""
+
+    results: Results
+    maps: list[str]
+    targets: list[int]
+    channels: Sequence[str | int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        results: Results,
+        maps: Sequence[str] | None,
+        targets: Sequence[str] | None,
+        channels: Sequence[str | int] | None,
+    ) -> Request:
+        """Check every name; None is all of them. Raises RequestError with the nearest name."""
+        if not 1 <= len(results.axes) <= 3:
+            raise RequestError(f"pictures need 1 to 3 spatial axes, {results.path} has {len(results.axes)}")
+        known = list(results.target_names)
+        for choices, words, what in (
+            (list(results.maps), maps, "map"),
+            (known, targets, "target"),
+            (list(results.channels or ()), [c for c in channels or () if isinstance(c, str)], "channel"),
+        ):
+            for word in words or ():
+                if word not in choices:
+                    raise RequestError(f"{results.path} has no {what} {word!r}. {nearest(word, choices)}")
+        return cls(
+            results,
+            list(results.maps if maps is None else dict.fromkeys(maps)),
+            [known.index(name) for name in (known if targets is None else dict.fromkeys(targets))],
+            channels,
+        )
+
+    def rows(self, rows: Sequence[int] | None) -> list[int]:
+        """The rows asked for, all by default. Raises RequestError for one that is not there."""
+        every = range(len(self.results.ids))
+        for row in rows or ():
+            if row not in every:
+                raise RequestError(f"no row {row}: {self.results.path} has {len(every)} rows, counted from 0")
+        return list(every if rows is None else dict.fromkeys(rows))
+
+    def status(self, row: int) -> str:
+        """How the sample fared, in words."""
+        return STATUS[self.results.status[row]]
+
+    def drawable(self, row: int) -> bool:
+        """Whether the row has maps to draw."""
+        return self.status(row) in ("ok", "zero map")
+
+    def scenes(self, row: int, common: Mapping[str, Scale]) -> Iterator[tuple[str, int, Scene | str]]:
+        """Map, target and scene of each picture of a row, or the reason why there is none.
+
+        ``common`` has the scales that whole maps share; other pictures have their own.
+        """
+        reason = "" if self.drawable(row) else self.status(row)
+        try:
+            picture = self.results.inputs([row])[0] if not reason else np.zeros(0)
+        except SampleError as error:
+            reason = str(error)
+        for name in self.maps:
+            values = self._values(name, row) if not reason else np.zeros(0)
+            for k, target in enumerate(self.targets):
+                if reason or not np.isfinite(values[k]).any():
+                    yield name, target, reason or f"{name}: no finite value"
+                else:
+                    yield name, target, self._scene(row, name, target, picture, values[k], common.get(name))
+
+    def _scene(
+        self, row: int, name: str, target: int, picture: NDArray[Any], values: Floats, scale: Scale | None
+    ) -> Scene:
+        view, (kept, note) = self.results.maps[name], self._kept(len(picture))
+        names = self.results.channels or [f"channel {k}" for k in range(len(picture))]
+        summed = "summed over channels" if view.per_channel and len(self.results.axes) > 1 else ""
+        return Scene(
+            input=picture[kept],
+            values=values,
+            axes=tuple(self.results.axes),
+            scale=scale or Scale.of(values, signed=view.signed),
+            heading=tuple(
+                filter(None, (*self._heading(row, name, target), note, summed, "" if values.any() else "zero map"))
+            ),
+            units=view.units,
+            names=tuple(names[k] for k in kept),
+        )
+
+    def common_scale(self, name: str, rows: Sequence[int]) -> Scale:
+        """One scale for a map over ``rows`` and all chosen targets."""
+        signed = self.results.maps[name].signed
+        values = (self._values(name, row) for row in rows)
+        scales = [Scale.of(v, signed=signed) for v in values if np.isfinite(v).any()]
+        return reduce(or_, scales) if scales else Scale(0.0, 0.0, signed)
+
+    def _values(self, name: str, row: int) -> Floats:
+        """Maps of a row, (target, *s); of a signal explained by channel, (target, channel, s)."""
+        view = self.results.maps[name]
+        values: Floats = view.read([row])[0][self.targets]
+        if not view.per_channel:
+            return values
+        if len(self.results.axes) == 1:
+            return values[:, self._kept(values.shape[1])[0]]
+        summed: Floats = values.sum(1, dtype=np.float64)
+        return summed
+
+    def _kept(self, count: int) -> tuple[list[int], str]:
+        """Which of ``count`` channels are drawn, and a note where some are left out unasked."""
+        if len(self.results.axes) > 1 or (self.channels is None and count <= MOST):
+            return list(range(count)), ""
+        if self.channels is None:
+            return list(range(MOST)), f"first {MOST} of {count} channels"
+        names = list(self.results.channels or ())
+        kept = [names.index(c) if isinstance(c, str) else c for c in self.channels]
+        if wrong := [k for k in kept if k not in range(count)]:
+            raise RequestError(f"no channel {wrong[0]}: {self.results.path} has channels 0 to {count - 1}")
+        return kept, ""
+
+    def _heading(self, row: int, name: str, target: int) -> Iterator[str]:
+        """``pvc-17 · pred pvc (4.21) · label pvc · gradcam@stage3 · target predicted (4.21)``, part by part."""
+        results = self.results
+        yield results.ids[row]
+        outputs, predicted, label = results.outputs[row], int(results.predicted[row]), int(results.labels[row])
+        if len(outputs) == 1:
+            yield f"output {number(outputs[0])}"
+        elif predicted >= 0:
+            yield f"pred {self._class(predicted)} ({number(outputs[predicted])})"
+        if label >= 0:
+            yield f"label {self._class(label)}"
+        yield name
+        wanted, index = results.target_names[target], int(results.target_index[row, target])
+        shown = "" if wanted == "predicted" or index < 0 or not results.classes else f" = {self._class(index)}"
+        yield f"target {wanted}{shown} ({number(results.target_score[row, target])})"
+
+    def _class(self, index: int) -> str:
+        classes = self.results.classes or ()
+        return classes[index] if index < len(classes) else str(index)

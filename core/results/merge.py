@@ -1,0 +1,122 @@
+"""From parts to the finished file: gathered, described, checked, and only then put in place."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..errors import StorageError
+from . import durable
+from .parts import Parts, gather
+from .reader import verify
+from .schema import CHECKSUM, MapInfo, Schema
+
+FORMAT, VERSION = "camsweep", 1
+
+
+def merge(parts: Parts, output: Path, *, finished: str) -> None:
+    """Publish ``output`` from all its parts, then remove them. `StorageError` where rows are missing or damaged."""
+    schema = parts.schema
+    if missing := int((parts.owners() < 0).sum()):
+        raise StorageError(f"{parts.folder}: {missing} of {len(schema)} rows are not done; run the job again")
+
+    def check(path: Path) -> None:
+        if damaged := verify(path, sorted({0, len(schema) // 2, len(schema) - 1})):
+            raise StorageError(f"{output}: {damaged[0]} after merging; run the same command again: the parts are kept")
+
+    with durable.hdf5(output, check) as file:
+        gather(parts.files(), np.arange(len(schema)), (*schema.columns, CHECKSUM), file)
+        describe(file, schema, finished)
+    parts.remove()
+
+
+def describe(file: h5py.File, schema: Schema, finished: str) -> None:
+    """Everything but the rows: names, axes, provenance, and a plot that viewers open by themselves."""
+    file.attrs.update({"format": FORMAT, "version": VERSION, "default": "plot", "NX_class": "NXroot"})
+    file.attrs["columns"] = json.dumps([column.path for column in schema.columns])
+    _strings(file, "samples/id", schema.ids)
+    file["samples/index"] = np.arange(len(schema))
+    file["samples/label"] = np.array(schema.labels, np.int32)
+    file["samples"].attrs["status"] = "0 todo, 1 ok, 2 zero map, 3 non-finite, 4 failed"
+    if schema.classes is not None:
+        _strings(file, "outputs/classes", schema.classes)
+    if schema.channels is not None:
+        _strings(file, "inputs/channels", schema.channels)
+    file["outputs"].attrs["final"] = schema.final or ""
+    _strings(file, "targets/name", schema.targets)
+    file["targets"].attrs["score"] = (
+        f"logit, behind the final {schema.final}" if schema.final else "output of the model"
+    )
+    _axes(file, schema)
+    for each in schema.maps:
+        _describe_map(file, schema, each)
+    inputs = file.require_group("inputs")
+    inputs.attrs["data"] = json.dumps(schema.data)
+    inputs.attrs["shape"] = np.array(schema.input_shape)
+    provenance = file.create_group("provenance")
+    for key, value in {**asdict(schema.provenance), "finished": finished}.items():
+        provenance.attrs[key] = json.dumps(value) if key in schema.provenance.structured else value
+    _plot(file, schema)
+
+
+def _axes(file: h5py.File, schema: Schema) -> None:
+    group = file.create_group("axes")
+    for axis, size in zip(schema.axes, schema.input_shape[1:], strict=True):
+        scale = group.create_dataset(axis.name, data=axis.start + axis.step * np.arange(size))
+        scale.attrs["units"] = axis.unit
+        scale.attrs["step"], scale.attrs["start"] = axis.step, axis.start
+        scale.make_scale(axis.name)
+    group.attrs["names"] = json.dumps([axis.name for axis in schema.axes])
+
+
+def _describe_map(file: h5py.File, schema: Schema, info: MapInfo) -> None:
+    group = file[info.group]
+    names = ["sample", "target", *(["channel"] if info.per_channel else [])]
+    spatial = schema.input_shape[1:] == info.spatial
+    group.attrs.update(
+        {
+            "expression": info.expression,
+            "layer": info.layer or "",
+            "method": info.method,
+            "rank": len(info.spatial),
+            "axes": json.dumps([*names, *(a.name for a in schema.axes)] if spatial else names),
+            "units": info.units,
+            "signed": info.signed,
+            "per_channel": info.per_channel,
+            "formula": info.formula,
+            "source": info.source,
+            **({} if info.relu is None else {"relu": info.relu}),
+        }
+    )
+    values = group["values"]
+    for i, name in enumerate(names):
+        values.dims[i].label = name
+    for i, axis in enumerate(schema.axes if spatial else []):
+        values.dims[len(names) + i].label = axis.name
+        values.dims[len(names) + i].attach_scale(file[f"axes/{axis.name}"])
+
+
+def _plot(file: h5py.File, schema: Schema) -> None:
+    """NXdata (NeXus): hard links, so that h5web, silx and NeXpy show the first map when the file is opened."""
+    first = schema.maps[0]
+    plot = file.create_group("plot")
+    plot["values"] = file[f"{first.group}/values"]
+    axes = ["."] * values if (values := plot["values"].ndim - len(first.spatial)) else []
+    for axis in schema.axes:
+        if schema.input_shape[1:] == first.spatial:
+            plot[axis.name] = file[f"axes/{axis.name}"]
+            axes.append(axis.name)
+        else:
+            axes.append(".")
+    plot.attrs.update({"NX_class": "NXdata", "signal": "values", "title": first.name})
+    plot.attrs["axes"] = np.array(axes, h5py.string_dtype())
+
+
+def _strings(file: h5py.File, path: str, strings: list[str]) -> None:
+    encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
+    length = max([1, *map(len, encoded)])
+    file.create_dataset(path, data=np.array(encoded, h5py.string_dtype("utf-8", length)))

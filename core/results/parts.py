@@ -1,0 +1,177 @@
+"""An unfinished run: a folder with a manifest and immutable parts."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from ..errors import OutputError, Stopped
+from . import durable
+from .schema import CHECKSUM, Column, Schema
+
+ROW = Column("row", "int64")
+COMPACT_FROM = 64
+"""So many small parts are copied into one: a million samples should not need a hundred thousand files."""
+
+_manifest = TypeAdapter(Schema)
+
+
+class Parts:
+    """The folder ``run.h5.parts``: what of a run is done, and where it is added to."""
+
+    def __init__(self, folder: Path, schema: Schema) -> None:
+        self.folder = folder
+        self.schema = schema
+
+    @staticmethod
+    def folder_of(output: Path) -> Path:
+        """Where the parts of a results file lie while it is unfinished."""
+        return output.with_name(output.name + ".parts")
+
+    @classmethod
+    def create(cls, folder: Path, schema: Schema) -> Parts:
+        """Write the manifest; from then on the run can be resumed."""
+        durable.write(folder / "manifest.json", _manifest.dump_json(schema))
+        return cls(folder, schema)
+
+    @classmethod
+    def open(cls, folder: Path) -> Parts | None:
+        """The parts in ``folder``, None where there is no manifest yet."""
+        path = folder / "manifest.json"
+        return cls(folder, _manifest.validate_json(path.read_bytes())) if path.exists() else None
+
+    def files(self) -> list[Path]:
+        """All parts, those that were compacted last: where two hold a row, the later one counts."""
+        return sorted(self.folder.glob("rows-*.h5"), key=lambda path: (path.stem.count("+"), path.name))
+
+    def owners(self) -> NDArray[np.int64]:
+        """For each sample the place in `files` of the part that holds it, -1 where it is still to do.
+
+        A part that cannot be read is set aside (``.bad``) and its rows are done again.
+        """
+        owners = np.full(len(self.schema), -1, np.int64)
+        for place, path in enumerate(self.files()):
+            try:
+                with durable.reading(path) as part:
+                    owners[part[ROW.path][:]] = place
+            except (OSError, KeyError, IndexError):
+                path.rename(path.with_suffix(".bad"))
+                return self.owners()
+        return owners
+
+    def commit(self, rows: NDArray[np.int64], columns: Mapping[str, NDArray[Any]]) -> None:
+        """Add ``rows`` as one part. When this returns they are done, whatever happens next."""
+        contents = {ROW.path: rows, **columns, CHECKSUM.path: self.schema.checksums(columns)}
+        with h5py.File("part", "w", driver="core", backing_store=False) as file:
+            for column in (ROW, *self.schema.columns, CHECKSUM):
+                dataset = create(file, column, len(rows), compress=column.direct)
+                dataset[...] = contents[column.path].astype(dataset.dtype)
+            file.flush()
+            image = file.id.get_file_image()
+        durable.write(self.folder / f"rows-{rows.min():09d}-{rows.max():09d}.h5", image)
+
+    def compact(self) -> None:
+        """Copy the small parts into one, published before they are removed."""
+        small = [path for path in self.files() if "+" not in path.stem]
+        if len(small) < COMPACT_FROM:
+            return
+        rows = np.unique(np.concatenate([_rows(path) for path in small]))
+        with durable.hdf5(self.folder / f"rows-{rows[0]:09d}-{rows[-1]:09d}+{len(rows)}.h5") as file:
+            gather(small, rows, (*self.schema.columns, CHECKSUM), file)
+            create(file, ROW, len(rows))[...] = rows
+        for path in small:
+            path.unlink()
+
+    def remove(self) -> None:
+        """Away with the folder, once its rows are published elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove what a killed run left half written."""
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold an output against a second run, which would only do the same work twice; `Stopped` says who holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise OutputError(f"cannot write beside {folder.parent}: {os.strerror(error.errno or 0).lower()}") from None
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise Stopped(f"another run is at work on this output ({lock.read().strip()}); wait for it") from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.uname().nodename} pid {os.getpid()}")
+        lock.flush()
+        yield
+
+
+def create(file: h5py.File, column: Column, rows: int, *, compress: bool = True) -> h5py.Dataset:
+    """An empty dataset for a column: gzip opens everywhere, fletcher32 notices a flipped bit."""
+    kind = np.dtype(column.dtype)
+    dtype: Any = h5py.string_dtype("utf-8", kind.itemsize) if kind.kind == "S" else kind
+    filters: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+    layout = {"chunks": column.chunks(rows), **filters} if compress and rows else {}
+    dataset: h5py.Dataset = file.create_dataset(column.path, (rows, *column.shape), dtype, **layout)
+    return dataset
+
+
+def gather(parts: Sequence[Path], rows: NDArray[np.int64], columns: Sequence[Column], file: h5py.File) -> None:
+    """Copy ``rows`` of the parts into ``file``, in that order; of two parts with a row the later one counts.
+
+    Chunks of large rows are copied compressed, as they are (25 times faster than unpacking them).
+    """
+    place = {int(row): i for i, row in enumerate(rows)}
+    owner = {int(row): path for path in parts for row in _rows(path)}
+    targets = [create(file, column, len(rows)) for column in columns]
+    for path in parts:
+        with durable.reading(path) as part:
+            here = part[ROW.path][:]
+            mine = [i for i, row in enumerate(here) if owner[int(row)] == path and int(row) in place]
+            to = np.array([place[int(here[i])] for i in mine], np.int64)
+            for column, target in zip(columns, targets, strict=True):
+                source = part[column.path]
+                if column.direct:
+                    for i, j in zip(mine, to, strict=True):
+                        _copy_chunks(source, i, target, int(j))
+                elif mine:
+                    order = np.argsort(to)
+                    target[_index(to[order])] = source[:][np.array(mine)[order]].astype(target.dtype)
+
+
+def _copy_chunks(source: h5py.Dataset, row: int, target: h5py.Dataset, to: int) -> None:
+    steps = [range(0, size, step) for size, step in zip(source.shape[1:], source.chunks[1:], strict=True)]
+    for offset in np.ndindex(*map(len, steps)):
+        inner = tuple(step[i] for step, i in zip(steps, offset, strict=True))
+        mask, data = source.id.read_direct_chunk((row, *inner))
+        target.id.write_direct_chunk((to, *inner), data, mask)
+
+
+def _index(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """A slice where the places are in a row, which HDF5 writes far faster than a list."""
+    if places[-1] - places[0] == len(places) - 1:
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
+
+
+def _rows(path: Path) -> NDArray[np.int64]:
+    with durable.reading(path) as part:
+        rows: NDArray[np.int64] = part[ROW.path][:]
+        return rows

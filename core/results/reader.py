@@ -1,0 +1,197 @@
+"""Reading a results file."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import Axis, DataSection, Dataset, open_dataset
+from ..errors import RequestError, nearest
+from .schema import CHECKSUM, Provenance, Status
+
+
+class MapView:
+    """One map of a results file; nothing is read until `read`."""
+
+    def __init__(self, group: h5py.Group) -> None:
+        self._group = group
+        attributes = group.attrs
+        self.expression: str = attributes["expression"]
+        self.layer: str | None = attributes["layer"] or None
+        self.name = self.expression if self.layer is None else f"{self.expression}@{self.layer}"
+        self.per_channel = bool(attributes["per_channel"])
+        self.signed = bool(attributes["signed"])
+        self.units: str = attributes["units"]
+        self.formula: str = attributes["formula"]
+        self.source: str = attributes["source"]
+        self.shape: tuple[int, ...] = group["values"].shape
+        self.dtype: str = str(group["values"].dtype)
+
+    def read(self, rows: Sequence[int] | slice = slice(None)) -> NDArray[Any]:
+        """Maps of the samples ``rows``, (n, target, [channel,] *s), in true values."""
+        values: NDArray[Any] = self._take("values", rows)
+        if "scale" in self._group:
+            scale: NDArray[np.float32] = self._take("scale", rows)
+            return values.astype(np.float32) * scale.reshape(scale.shape + (1,) * (values.ndim - 2))
+        return values
+
+    def range(self) -> NDArray[np.float32]:
+        """Smallest and largest value of each map, (N, target, 2)."""
+        values: NDArray[np.float32] = self._group["range"][:]
+        return values
+
+    def _take(self, name: str, rows: Sequence[int] | slice) -> NDArray[Any]:
+        dataset = self._group[name]
+        taken: NDArray[Any] = dataset[rows] if isinstance(rows, slice) else np.stack([dataset[int(r)] for r in rows])
+        return taken
+
+
+class Results:
+    """A finished results file, open for reading; also a context manager.
+
+    Attributes
+    ----------
+    ids, labels, status, messages
+        One entry for each sample; labels are -1 where unknown, `Status` says what status means.
+    classes, channels
+        Their names, or None.
+    axes
+        One `Axis` for each spatial axis of the input.
+    outputs, predicted
+        The model's raw outputs (N, K) and the class with the highest.
+    target_names, target_index, target_score
+        The targets explained, (T,), (N, T), (N, T).
+    maps
+        Each map by its name, ``gradcam@layer4``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = _open(path)
+        file = self._file
+        self.ids = _text(file["samples/id"])
+        self.labels: NDArray[np.int32] = file["samples/label"][:]
+        self.status: NDArray[np.uint8] = file["samples/status"][:]
+        self.classes = tuple(_text(file["outputs/classes"])) if "outputs/classes" in file else None
+        self.channels = tuple(_text(file["inputs/channels"])) if "inputs/channels" in file else None
+        scales = [(name, file[f"axes/{name}"]) for name in json.loads(file["axes"].attrs["names"])]
+        self.axes = tuple(
+            Axis(name, s.attrs["units"], float(s.attrs["step"]), float(s.attrs["start"])) for name, s in scales
+        )
+        self.input_shape = tuple(int(size) for size in file["inputs"].attrs["shape"])
+        self.outputs: NDArray[np.float32] = file["outputs/scores"][:]
+        self.final: str | None = file["outputs"].attrs["final"] or None
+        self.predicted: NDArray[np.int32] = file["outputs/predicted"][:]
+        self.target_names = tuple(_text(file["targets/name"]))
+        self.target_index: NDArray[np.int32] = file["targets/index"][:]
+        self.target_score: NDArray[np.float32] = file["targets/score"][:]
+        self.maps = {view.name: view for view in map(MapView, file["maps"].values())}
+        self.provenance: dict[str, Any] = {k: _plain(k, v) for k, v in file["provenance"].attrs.items()}
+
+    @cached_property
+    def messages(self) -> list[str]:
+        """What was said of each sample, "" for most."""
+        return _text(self._file["samples/message"])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def map(self, name: str) -> MapView:
+        """The map called ``name``, or a `RequestError` with the nearest."""
+        if name not in self.maps:
+            raise RequestError(f"{self.path} has no map {name!r}. {nearest(name, self.maps)}")
+        return self.maps[name]
+
+    def counts(self) -> dict[str, int]:
+        """How many samples have each status, those that occur."""
+        return {s.name.lower().replace("_", " "): n for s in Status if (n := int((self.status == s).sum()))}
+
+    def inputs(self, rows: Sequence[int]) -> NDArray[Any]:
+        """The samples as a person knows them (stored grey levels, millivolts), (n, channel, *s), aligned with the maps.
+
+        From the copy in the file, or read again from where they came; `RequestError` where they are gone.
+        """
+        if "inputs/values" in self._file:
+            return np.stack([self._file["inputs/values"][int(row)] for row in rows])
+        return self._dataset.display(rows)
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        dataset = open_dataset(DataSection.model_validate(json.loads(self._file["inputs"].attrs["data"])))
+        if dataset.fingerprint != self.provenance["data_fingerprint"]:
+            raise RequestError(f"the data behind {self.path} have changed since; explain them anew")
+        return dataset
+
+
+def open_results(path: str | Path) -> Results:
+    """Open a finished results file for reading; `RequestError` where there is none."""
+    return Results(Path(path))
+
+
+def stored_identity(path: Path) -> dict[str, Any]:
+    """What decides whether a finished file is a job's own."""
+    with _open(path) as file:
+        identity: dict[str, Any] = json.loads(file["provenance"].attrs["identity"])
+        return identity
+
+
+def verify(path: Path, rows: Sequence[int] | None = None) -> list[str]:
+    """Read ``rows`` (all by default) and hold them against their checksums; a line for each that does not agree."""
+    found = []
+    with _open(path) as file:
+        paths = json.loads(file.attrs["columns"])
+        for row in range(len(file["samples/status"])) if rows is None else rows:
+            try:
+                crc = 0
+                for each in paths:
+                    crc = zlib.crc32(file[each][row : row + 1].tobytes(), crc)
+                agrees = crc == file[CHECKSUM.path][row]
+            except OSError:
+                agrees = False
+            if not agrees:
+                found.append(f"row {row} is damaged")
+    return found
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.exists():
+        beside = [p.name for p in path.parent.glob("*.h5")] if path.parent.is_dir() else []
+        unfinished = path.with_name(path.name + ".parts").is_dir()
+        hint = "its run is unfinished; run the job again to complete it" if unfinished else nearest(path.name, beside)
+        raise RequestError(f"results not found: {path}. {hint}")
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read as HDF5: {str(error).splitlines()[0][:120]}") from None
+    if file.attrs.get("format") != "camsweep":
+        file.close()
+        raise RequestError(f"{path} is HDF5, but not a camsweep results file")
+    return file
+
+
+def _text(dataset: h5py.Dataset) -> list[str]:
+    return [value.decode("utf-8", "surrogateescape") for value in dataset[:]]
+
+
+def _plain(key: str, value: Any) -> Any:
+    if key in Provenance.structured:
+        return json.loads(value)
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,182 @@
+"""What a results file holds: columns, each with one entry for each sample, and what is said about them."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.axes import Axis
+
+MESSAGE_BYTES = 240
+DIRECT_BYTES = 16 * 1024
+"""From this size on a row is a chunk (or several) of its own, which merging copies as it is, compressed."""
+CHUNK_BYTES = 1 << 20
+SPLIT_BYTES = 4 << 20
+"""A row larger than this is cut along its axes into chunks of about `CHUNK_BYTES`."""
+
+
+class Status(IntEnum):
+    """How a sample fared."""
+
+    TODO = 0
+    OK = 1
+    ZERO_MAP = 2
+    NON_FINITE = 3
+    FAILED = 4
+
+
+@dataclass(frozen=True)
+class Column:
+    """One dataset with a row for each sample. ``dtype`` is NumPy's name of it; "S.." is UTF-8 of fixed length."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one sample, uncompressed."""
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
+
+    @property
+    def direct(self) -> bool:
+        """Whether each sample has chunks of its own."""
+        return self.row_bytes >= DIRECT_BYTES
+
+    def chunks(self, rows: int) -> tuple[int, ...]:
+        """The chunk shape in a file of ``rows`` samples."""
+        if not self.direct:
+            return (max(1, min(rows, max(256, DIRECT_BYTES // max(1, self.row_bytes)))), *self.shape)
+        chunk = list(self.shape)
+        for axis in range(len(chunk)):
+            size = np.dtype(self.dtype).itemsize * math.prod(chunk)
+            if self.row_bytes <= SPLIT_BYTES or size <= CHUNK_BYTES:
+                break
+            chunk[axis] = max(1, chunk[axis] * CHUNK_BYTES // size)
+        return (1, *chunk)
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """One map: a method expression, at a layer if it is a CAM. ``shape`` is that of one target: ([channel,] *s)."""
+
+    expression: str
+    layer: str | None
+    method: str
+    shape: tuple[int, ...]
+    per_channel: bool
+    signed: bool
+    relu: bool | None
+    units: str
+    formula: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """``gradcam@layer4``, ``grad+input``."""
+        return self.expression if self.layer is None else f"{self.expression}@{self.layer}"
+
+    @property
+    def group(self) -> str:
+        """Where it lies in the file: the name, with the slashes of ONNX node names escaped."""
+        return "maps/" + self.name.replace("%", "%25").replace("/", "%2F")
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """The spatial part of ``shape``."""
+        return self.shape[1:] if self.per_channel else self.shape
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the numbers come from. ``identity`` decides whether two jobs are the same."""
+
+    structured: ClassVar = ("identity", "argv", "versions")
+    """Kept as JSON in the file; the others are plain."""
+
+    identity: dict[str, Any]
+    job: str
+    argv: list[str]
+    versions: dict[str, str]
+    git: str
+    model_sha256: str
+    data_fingerprint: str
+    device: str
+    seed: int
+    batch_size: int
+    started: str
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Everything about a results file but its rows; the manifest of an unfinished run is this, as JSON."""
+
+    ids: list[str]
+    labels: list[int]
+    classes: list[str] | None
+    channels: list[str] | None
+    axes: list[Axis]
+    input_shape: tuple[int, ...]
+    outputs: int
+    final: str | None
+    targets: list[str]
+    maps: list[MapInfo]
+    dtype: str
+    provenance: Provenance
+    inputs_dtype: str | None = None
+    """Set where the inputs are copied into the file."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """The job's data section, paths absolute: where the inputs came from."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """Every dataset with a row for each sample, in the order in which the checksum takes them."""
+        count = len(self.targets)
+        columns = [
+            Column("samples/status", "uint8"),
+            Column("samples/message", f"S{MESSAGE_BYTES}"),
+            Column("outputs/scores", "float32", (self.outputs,)),
+            Column("outputs/predicted", "int32"),
+            Column("targets/index", "int32", (count,)),
+            Column("targets/score", "float32", (count,)),
+        ]
+        for each in self.maps:
+            columns.append(Column(f"{each.group}/values", self.dtype, (count, *each.shape)))
+            columns.append(Column(f"{each.group}/range", "float32", (count, 2)))
+            if self.dtype == "float16":
+                columns.append(Column(f"{each.group}/scale", "float32", (count,)))
+        if self.inputs_dtype:
+            columns.append(Column("inputs/values", self.inputs_dtype, self.input_shape))
+        return tuple(columns)
+
+    def blank(self, rows: int) -> dict[str, NDArray[Any]]:
+        """Columns for ``rows`` samples of which nothing is known: NaN, -1, status `Status.TODO`."""
+
+        def fill(column: Column) -> NDArray[Any]:
+            kind = np.dtype(column.dtype).kind
+            return np.full((rows, *column.shape), {"f": np.nan, "i": -1, "S": b"", "u": 0}[kind], column.dtype)
+
+        return {column.path: fill(column) for column in self.columns}
+
+    def checksums(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
+        """crc32 of each row's bytes over all columns."""
+        sums = np.zeros(len(rows["samples/status"]), np.uint32)
+        for column in self.columns:
+            values = np.ascontiguousarray(rows[column.path], column.dtype)
+            for i in range(len(values)):
+                sums[i] = zlib.crc32(values[i : i + 1].tobytes(), int(sums[i]))
+        return sums
+
+
+CHECKSUM = Column("samples/crc32", "uint32")

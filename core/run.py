@@ -1,0 +1,81 @@
+"""A job from start to finish: what is there already, what is to do, the sweep, the finished file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .data import open_dataset
+from .errors import OutputError
+from .job import Job
+from .plan import Plan, make, now, standing
+from .results import Parts, merge, open_results
+from .results.parts import held
+from .sweep import Sweep, Watch
+from .trace import Backend
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    path: Path
+    counts: dict[str, int]
+    """Samples by status."""
+    samples: int
+    was_complete: bool
+    """Whether it was all there before."""
+
+    @property
+    def failed(self) -> int:
+        """Samples that could not be explained."""
+        return self.counts.get("failed", 0) + self.counts.get("non finite", 0)
+
+
+def plan_job(job: Job, load: Callable[[Job], Backend], argv: Sequence[str] = ()) -> Plan:
+    """The plan of a job, with nothing written."""
+    dataset = open_dataset(job.data)
+    return make(job, dataset, load(job), list(argv))
+
+
+def run_job(
+    job: Job,
+    load: Callable[[Job], Backend],
+    *,
+    watch: Watch,
+    stop: threading.Event | None = None,
+    force: bool = False,
+    argv: Sequence[str] = (),
+) -> Outcome:
+    """Run or resume ``job``; ``load`` is called only where something is to do.
+
+    Raises `RequestError` for bad input, `OutputError` where the output is another job's, `StorageError` where the disk
+    gives out, `Stopped` where ``stop`` was set; whatever happens, finished rows are kept.
+    """
+    dataset = open_dataset(job.data)
+    complete, parts = standing(job, dataset, force=force)
+    if complete:
+        return _outcome(job.output.path, was_complete=True)
+    folder = Parts.folder_of(job.output.path)
+    with ExitStack() as stack:
+        if parts is not None:
+            stack.enter_context(held(folder))
+        backend = load(job)
+        plan = make(job, dataset, backend, list(argv))
+        if parts is None:
+            stack.enter_context(held(folder))
+            parts = Parts.create(folder, plan.schema)
+        if parts.schema.columns != plan.schema.columns:
+            raise OutputError(f"{folder} was begun by another version and does not fit; start anew with --force")
+        parts.clean()
+        Sweep(replace(plan, schema=parts.schema), backend, parts, watch, stop or threading.Event()).run()
+        merge(parts, job.output.path, finished=now())
+    return _outcome(job.output.path, was_complete=False)
+
+
+def _outcome(path: Path, *, was_complete: bool) -> Outcome:
+    with open_results(path) as results:
+        return Outcome(path, results.counts(), len(results), was_complete)

@@ -1,0 +1,276 @@
+"""The loop: batches are read, explained and committed; reading ahead and writing behind, so that the model need not wait.
+
+While the model works on a batch, one thread reads the next and another commits the one before. A row counts as done
+when its part is on the disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import Batch, Dataset
+from .errors import CamsweepError, RequestError, Stopped
+from .grid import resize
+from .plan import Plan
+from .results import Parts, Schema, Status
+from .results.schema import MESSAGE_BYTES
+from .trace import Backend, Resolved, Trace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Columns = dict[str, NDArray[Any]]
+
+
+class Watch(Protocol):
+    """Who is told how far the sweep is."""
+
+    def start(self, done: int, total: int) -> None:
+        """``done`` of ``total`` rows were there already."""
+        ...
+
+    def advance(self, rows: int) -> None:
+        """So many more are on the disk."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Something worth one line."""
+        ...
+
+
+@dataclass
+class Sweep:
+    """One run over the rows of a plan that are still to do."""
+
+    plan: Plan
+    backend: Backend
+    parts: Parts
+    watch: Watch
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Do all rows. `Stopped` where ``stop`` is set meanwhile: the batch in hand is finished and committed first."""
+        todo = np.flatnonzero(self.parts.owners() < 0)
+        total = len(self.plan.schema)
+        self.watch.start(total - len(todo), total)
+        done = 0
+        plan = self.plan
+        with (
+            self.backend.tapped(
+                plan.layers,
+                rank=len(plan.schema.input_shape) - 1,
+                inputs=plan.needs_input_gradient,
+                gradients=plan.needs_gradients,
+            ) as send,
+            _Writer(self.parts, self.watch, plan.job.output.commit_every) as writer,
+        ):
+            explain = Explainer(plan, self.backend, send, self.watch)
+            for rows, batch in _ahead(plan.dataset, todo, explain):
+                writer.put(rows, explain(rows, batch))
+                done += len(rows)
+                if self.stop.is_set():
+                    break
+        if done < len(todo):
+            raise Stopped(
+                f"stopped with {total - len(todo) + done} of {total} rows done; the same command goes on from there"
+            )
+
+
+class Explainer:
+    """From a batch to its columns."""
+
+    def __init__(self, plan: Plan, backend: Backend, send: Any, watch: Watch) -> None:
+        self.plan = plan
+        self.backend = backend
+        self.send = send
+        self.watch = watch
+        self.batch_size = plan.job.explain.batch_size
+
+    def __call__(self, rows: NDArray[np.int64], batch: Batch) -> Columns:
+        """The columns of ``rows``, the good ones explained and the others marked."""
+        schema = self.plan.schema
+        columns = schema.blank(len(rows))
+        for status, failures in ((Status.FAILED, batch.failed), (Status.NON_FINITE, batch.nonfinite)):
+            for row, message in failures.items():
+                mark(columns, int(np.flatnonzero(rows == row)[0]), status, message)
+        places = np.searchsorted(rows, batch.rows)
+        if schema.inputs_dtype:
+            columns["inputs/values"][:] = self.plan.dataset.display(rows)
+        self._explain(columns, places, batch.rows, batch.values)
+        return columns
+
+    def _explain(
+        self, columns: Columns, places: NDArray[np.int64], rows: NDArray[np.int64], values: NDArray[np.float32]
+    ) -> None:
+        """Explain ``values`` into ``places`` of the columns, in smaller pieces where memory or a sample gives out."""
+        while len(places):
+            size = min(self.batch_size, len(places))
+            try:
+                piece = explain_batch(self.plan, self.send, rows[:size], values[:size])
+            except CamsweepError:
+                raise
+            except Exception as error:
+                out_of_memory = self.backend.is_out_of_memory(error)
+                if size == 1:
+                    alone = f"{type(error).__name__}: {_first_line(error)}"
+                    message = "out of memory, even alone" if out_of_memory else alone
+                    mark(columns, int(places[0]), Status.FAILED, message)
+                elif out_of_memory:
+                    self.batch_size = size // 2
+                    self.watch.note(f"out of memory: batches of {self.batch_size} from here on")
+                    continue
+                else:  # one sample may have done it: alone, it will say so, and the others will not
+                    for i in range(size):
+                        self._explain(columns, places[i : i + 1], rows[i : i + 1], values[i : i + 1])
+                    if (columns["samples/status"][places[:size]] == Status.FAILED).all():
+                        raise RequestError(
+                            f"every sample of a batch fails with {type(error).__name__}: {_first_line(error)}"
+                        ) from error
+            else:
+                for path, part in piece.items():
+                    columns[path][places[:size]] = part
+            places, rows, values = places[size:], rows[size:], values[size:]
+
+
+def explain_batch(plan: Plan, send: Any, rows: NDArray[np.int64], values: NDArray[np.float32]) -> Columns:
+    """All maps of one batch: one forward, one backward for each target."""
+    schema, dataset = plan.schema, plan.dataset
+    trace = Trace(send(values))
+    scores = trace.run.scores
+    labels = scores.new_tensor(dataset.labels[rows] if dataset.labels is not None else [-1] * len(rows)).long()
+    columns = schema.blank(len(rows))
+    del columns["samples/message"]
+    indices = [target.index(scores, labels, dataset.classes) for target in plan.targets]
+    resolved = [Resolved.of(column, scores) for index in indices for column in index.unbind(1)]
+    columns["outputs/scores"][:] = _array(trace.run.outputs)
+    columns["outputs/predicted"][:] = _array(scores.argmax(1))
+    for t, target in enumerate(resolved):
+        columns["targets/index"][:, t] = _array(target.index)
+        columns["targets/score"][:, t] = _array(target.score)
+        for cross, info in zip(plan.maps, schema.maps, strict=True):
+            answer = resize(trace.map(cross.expression, target, cross.layer), info.spatial)
+            store(columns, info.group, t, _array(answer), columns["targets/index"][:, t] < 0)
+    judge(columns, schema, columns["targets/index"])
+    return columns
+
+
+def store(columns: Columns, group: str, t: int, values: NDArray[Any], undefined: NDArray[np.bool_]) -> None:
+    """Put the maps of target ``t`` into the columns, NaN where a sample has no such target.
+
+    float16 holds values from -1 to 1, with a scale for each map: alone it would turn most small gradients into 0.
+    """
+    values = values.copy() if undefined.any() else values
+    values[undefined] = np.nan
+    flat = values.reshape(len(values), -1)
+    with np.errstate(invalid="ignore"):
+        low, high = flat.min(1), flat.max(1)
+    columns[f"{group}/range"][:, t] = np.stack([low, high], 1)
+    if f"{group}/scale" in columns:
+        scale = np.maximum(np.abs(low), np.abs(high))
+        columns[f"{group}/scale"][:, t] = scale
+        safe = np.where(scale > 0, scale, 1).reshape(-1, *[1] * (values.ndim - 1))
+        values = values / safe
+    columns[f"{group}/values"][:, t] = values
+
+
+def judge(columns: Columns, schema: Schema, index: NDArray[np.int32]) -> None:
+    """Set each row's status from its scores, targets and maps, the gravest first; a message says which map it was."""
+    count = len(index)
+    status = np.full(count, Status.OK, np.uint8)
+    messages = np.full(count, b"", f"S{MESSAGE_BYTES}")
+    for info in schema.maps:
+        ranges = columns[f"{info.group}/range"]
+        flat = (ranges == 0).all((1, 2)) & (status == Status.OK)
+        status[flat], messages[flat] = Status.ZERO_MAP, f"{info.name} is zero everywhere".encode()[:MESSAGE_BYTES]
+        broken = (~np.isfinite(ranges).all(2) & (index >= 0)).any(1)
+        status[broken], messages[broken] = Status.NON_FINITE, f"{info.name} is not finite".encode()[:MESSAGE_BYTES]
+    broken = ~np.isfinite(columns["outputs/scores"]).all(1)
+    status[broken], messages[broken] = Status.NON_FINITE, b"the model's output is not finite"
+    for t, name in enumerate(schema.targets):
+        absent = index[:, t] < 0
+        status[absent], messages[absent] = Status.FAILED, f"no target {name}: the sample has no label".encode()
+    columns["samples/status"], columns["samples/message"] = status, messages
+
+
+def mark(columns: Columns, place: int, status: Status, message: str) -> None:
+    """Give up one row, saying why."""
+    columns["samples/status"][place] = status
+    line = " ".join(message.split()).encode("utf-8", "replace")[:MESSAGE_BYTES]
+    columns["samples/message"][place] = line.decode("utf-8", "ignore").encode()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.detach().cpu().numpy()
+    return array
+
+
+def _ahead(dataset: Dataset, todo: NDArray[np.int64], explain: Explainer) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """Batches of the rows to do, the next one read while this one is explained."""
+    size = explain.batch_size
+    groups = [todo[start : start + size] for start in range(0, len(todo), size)]
+    with ThreadPoolExecutor(1, "camsweep-read") as pool:
+        coming: Future[Batch] | None = pool.submit(dataset.read, groups[0]) if groups else None
+        for i, rows in enumerate(groups):
+            assert coming is not None  # noqa: S101
+            batch = coming.result()
+            coming = pool.submit(dataset.read, groups[i + 1]) if i + 1 < len(groups) else None
+            yield rows, batch
+
+
+class _Writer:
+    """Commits batches in a thread of its own, at most one behind; what goes wrong there is raised here."""
+
+    def __init__(self, parts: Parts, watch: Watch, commit_every: float) -> None:
+        self.parts, self.watch, self.commit_every = parts, watch, commit_every
+        self._pool = ThreadPoolExecutor(1, "camsweep-write")
+        self._pending: Future[None] | None = None
+        self._held: list[tuple[NDArray[np.int64], Columns]] = []
+        self._since = monotonic()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def put(self, rows: NDArray[np.int64], columns: Columns) -> None:
+        """Commit now, or with the next ones where ``commit_every`` seconds have not passed."""
+        self._held.append((rows, columns))
+        if monotonic() - self._since >= self.commit_every:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._wait()
+        if self._held:
+            held, self._held = self._held, []
+            self._pending = self._pool.submit(self._commit, held)
+            self._since = monotonic()
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _commit(self, held: Sequence[tuple[NDArray[np.int64], Columns]]) -> None:
+        rows = np.concatenate([rows for rows, _ in held])
+        columns = {path: np.concatenate([each[path] for _, each in held]) for path in held[0][1]}
+        self.parts.commit(rows, columns)
+        self.parts.compact()
+        self.watch.advance(len(rows))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None or issubclass(kind, Exception):
+                self._flush()  # what has been explained is kept, whatever went wrong after it
+                self._wait()
+        finally:
+            self._pool.shutdown()

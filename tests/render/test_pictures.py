@@ -1,0 +1,237 @@
+"""From a results file to a folder: what is drawn, named, kept, skipped and told."""
+
+import csv
+
+import numpy as np
+import pytest
+from camsweep.core.data.axes import Axis
+from camsweep.core.errors import RequestError, SampleError, StorageError
+from camsweep.core.render import render
+from camsweep.core.render.request import Request
+from PIL import Image
+
+
+def index(out):
+    with (out / "index.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def six(images):
+    values = np.random.default_rng(0).random((6, 1, 4, 5))
+    values[1] = 0
+    values[3] = np.nan
+    return images(values, ids=["../../x", "zero", "a/b", "nan", "failed", "🫀"], status=[1, 2, 1, 3, 4, 1])
+
+
+def test_layout_files_index_and_skipped(tmp_path, six):
+    told = []
+    made = render(six, tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert [file.relative_to(tmp_path).as_posix() for file in made.files[:3]] == [
+        "gradcam@a/000000-x.overlay.png", "gradcam@a/000000-x.map.png", "gradcam@a/000001-zero.overlay.png",
+    ]  # fmt: skip
+    assert len(made.files) == 8
+    assert made.skipped == [("nan", "non-finite"), ("failed", "failed")]
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted([*made.files, tmp_path / "index.csv"])
+    lines = index(tmp_path)
+    assert [line["file"] for line in lines if line["row"] == "2"] == [
+        "gradcam@a/000002-a_b.map.png", "gradcam@a/000002-a_b.overlay.png",
+    ]  # fmt: skip
+    assert [(line["status"], line["file"]) for line in lines if line["row"] in "34"] == [
+        ("non-finite", ""),
+        ("failed", ""),
+    ]
+    assert lines[0]["id"] == "../../x"
+    assert told == [(k, 6) for k in range(1, 7)]
+    for file in made.files:
+        with Image.open(file) as picture:
+            assert picture.height > 256
+
+
+def test_pictures_already_there_are_kept(tmp_path, six):
+    first = render(six, tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in first.files}
+    lost, empty, *_ = first.files
+    lost.unlink()
+    empty.write_bytes(b"")
+    again = render(six, tmp_path)
+    assert again == first
+    changed = {file for file in again.files if file.stat().st_mtime_ns != before[file]}
+    assert changed == {lost, empty}
+    render(six, tmp_path, overwrite=True)
+    assert all(file.stat().st_mtime_ns != before[file] for file in first.files)
+
+
+def test_a_picture_of_something_else_is_not_kept(tmp_path, six):
+    six.maps["gradcam@a"].array[2] *= 3
+    file = render(six, tmp_path, rows=[0]).files[0]
+    before = file.read_bytes()
+    render(six, tmp_path, rows=[0, 2, 5], norm="run")
+    shared = file.read_bytes()
+    assert shared != before
+    six.maps["gradcam@a"].array[0] *= 2
+    render(six, tmp_path, rows=[0])
+    assert file.read_bytes() not in (before, shared)
+
+
+def test_a_write_that_fails_leaves_nothing_half_done(tmp_path, six, monkeypatch):
+    def full(self, file, *args, **kwargs):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(StorageError, match="no space left"):
+        render(six, tmp_path)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_one_scale_for_the_run(six):
+    request = Request.of(six, None, None, None)
+    values = six.maps["gradcam@a"].array
+    common = request.common_scale("gradcam@a", [0, 1, 2, 5])
+    assert (common.low, common.high) == (np.nanmin(values[[0, 1, 2, 5]]), np.nanmax(values[[0, 1, 2, 5]]))
+    for row in (0, 2):
+        ((_, _, own),) = request.scenes(row, {})
+        ((_, _, shared),) = request.scenes(row, {"gradcam@a": common})
+        assert own.scale.high == values[row].max()
+        assert shared.scale == common
+    assert request.common_scale("gradcam@a", []).limits == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"maps": ["gradcm@a"]}, "no map 'gradcm@a'. Did you mean 'gradcam@a'"),
+        ({"targets": ["predictd"]}, "Did you mean 'predicted'"),
+        ({"channels": ["V9"]}, "no channel 'V9'"),
+        ({"rows": [6]}, "no row 6: .* 6 rows"),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_is_written(tmp_path, six, choice, said):
+    with pytest.raises(RequestError, match=said):
+        render(six, tmp_path / "out", **choice)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_and_limit(tmp_path, six):
+    made = render(six, tmp_path, rows=[5, 0, 2], limit=2)
+    assert [file.name[:6] for file in made.files] == ["000005", "000005", "000000", "000000"]
+    render(six, tmp_path, rows=[2])
+    assert {line["row"] for line in index(tmp_path)} == {"0", "2", "5"}
+
+
+def test_headings(images):
+    values = np.ones((1, 2, 4, 5))
+    values[:, 1] = 0
+    results = images(values, ids=["pvc-17"], target_names=("predicted", "class:2"))
+    scenes = list(Request.of(results, None, None, None).scenes(0, {}))
+    assert [target for _, target, _ in scenes] == [0, 1]
+    first, second = (" · ".join(scene.heading) for *_, scene in scenes)
+    assert first == "pvc-17 · pred pvc (4.21) · label pvc · gradcam@a · target predicted (4.21)"
+    assert second.endswith("target class:2 = pvc (4.21) · zero map")
+    results.labels[:] = -1
+    ((_, _, scene), _) = Request.of(results, None, None, None).scenes(0, {})
+    assert "label" not in " ".join(scene.heading)
+
+
+def test_several_targets_have_several_files(tmp_path, images):
+    results = images(np.random.default_rng(0).random((1, 2, 4, 5)), target_names=("predicted", "a-vs-b/c"))
+    names = [file.name for file in render(results, tmp_path).files]
+    assert names[::2] == ["000000-sample-0.t0-predicted.overlay.png", "000000-sample-0.t1-a-vs-b_c.overlay.png"]
+    only = render(results, tmp_path, targets=["a-vs-b/c"])
+    assert [file.name for file in only.files] == names[2:]
+
+
+def test_channels_are_summed_for_images_and_the_title_says_so(images):
+    values = np.random.default_rng(0).standard_normal((1, 1, 3, 4, 5)).astype(np.float32)
+    results = images(values, per_channel=True, signed=True)
+    ((_, _, scene),) = Request.of(results, None, None, None).scenes(0, {})
+    np.testing.assert_allclose(scene.values, values[0, 0].sum(0), rtol=1e-5, atol=1e-6)
+    assert scene.heading[-1] == "summed over channels"
+
+
+@pytest.fixture
+def ecg(fake, fake_map):
+    rng = np.random.default_rng(0)
+    maps = {
+        "gradcam@s": fake_map("gradcam@s", rng.random((2, 1, 25))),
+        "grad+input": fake_map("grad+input", rng.standard_normal((2, 1, 15, 100)), per_channel=True, signed=True),
+    }
+    leads = tuple(f"V{k}" for k in range(15))
+    return fake(rng.standard_normal((2, 15, 100)), (Axis("time", "s", 0.01),), maps, channels=leads)
+
+
+def test_signals(tmp_path, ecg):
+    made = render(ecg, tmp_path)
+    assert [file.relative_to(tmp_path).as_posix() for file in made.files] == [
+        "gradcam@s/000000-sample-0.png", "grad+input/000000-sample-0.png",
+        "gradcam@s/000001-sample-1.png", "grad+input/000001-sample-1.png",
+    ]  # fmt: skip
+
+
+def test_many_channels_are_cut_with_a_note_or_chosen(ecg):
+    scenes = {name: scene for name, _, scene in Request.of(ecg, None, None, None).scenes(0, {})}
+    for scene in scenes.values():
+        assert scene.input.shape == (12, 100)
+        assert "first 12 of 15 channels" in scene.heading
+    np.testing.assert_array_equal(scenes["grad+input"].values, ecg.maps["grad+input"].array[0, 0, :12])
+    chosen = {name: scene for name, _, scene in Request.of(ecg, None, None, ["V14", 0]).scenes(0, {})}
+    assert chosen["grad+input"].names == ("V14", "V0")
+    np.testing.assert_array_equal(chosen["grad+input"].values, ecg.maps["grad+input"].array[0, 0, [14, 0]])
+    with pytest.raises(RequestError, match="no channel 15"):
+        list(Request.of(ecg, None, None, [15]).scenes(0, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "ends"),
+    [("time", "s", [".gif"]), ("z", "mm", [".gif", ".slices.png", ".planes.png"])],
+)
+def test_clips(tmp_path, fake, fake_map, name, unit, ends):
+    rng = np.random.default_rng(0)
+    axes = (Axis(name, unit, 0.5), Axis("height", "px"), Axis("width", "px"))
+    results = fake(rng.random((1, 1, 4, 6, 8)), axes, {"m": fake_map("m", rng.random((1, 1, 2, 3, 4)))})
+    assert [file.name.removeprefix("000000-sample-0") for file in render(results, tmp_path).files] == ends
+    more = render(results, tmp_path, frames=True, slices=True)
+    assert len(more.files) == 3 + 4
+    assert more.files[-1].relative_to(tmp_path).as_posix() == "m/000000-sample-0.frames/0003.png"
+
+
+def test_a_sample_that_cannot_be_read_is_skipped(tmp_path, six):
+    reading = six.inputs
+
+    def inputs(rows):
+        if rows == [2]:
+            raise SampleError("broken.png: truncated")
+        return reading(rows)
+
+    six.inputs = inputs
+    assert ("a/b", "broken.png: truncated") in render(six, tmp_path).skipped
+
+
+def test_inputs_that_are_gone_are_told(tmp_path, six):
+    def gone(rows):
+        raise RequestError("inputs.npz is gone")
+
+    six.inputs = gone
+    with pytest.raises(RequestError, match="gone"):
+        render(six, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_map_without_any_finite_value_is_skipped(tmp_path, six):
+    six.status[3] = 1
+    assert ("nan", "gradcam@a: no finite value") in render(six, tmp_path).skipped
+
+
+def test_no_picture_for_other_ranks(tmp_path, six):
+    six.axes = ()
+    with pytest.raises(RequestError, match="1 to 3 spatial axes"):
+        render(six, tmp_path)
+
+
+def test_pyplot_stays_out():
+    import subprocess
+    import sys
+
+    code = "import camsweep.core.render, sys; assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
