@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import typer
 
@@ -12,20 +13,20 @@ from . import demo, explain, info, inspect, methods, render
 app = typer.Typer(
     name="camsweep",
     help="Explain a whole dataset: a trained checkpoint in, attribution maps in one HDF5 file out.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done; 2 bad request; 3 done, but samples failed; 69 device lost; 73 output cannot be created; "
-    "74 reading or writing failed; 75 stopped, the same command goes on; 130 second Ctrl-C.",
+    epilog="Exit codes: 0 done; 2 bad request; 3 done, but samples failed; 73 output cannot be created; 74 reading or "
+    "writing failed; 75 stopped, the same command goes on; 130 second Ctrl-C.",
 )
-app.command()(explain.explain)
-app.command()(demo.demo)
-app.command()(inspect.inspect)
-app.command()(methods.methods)
-app.command()(render.render)
-app.command()(info.info)
+app.command(short_help="Explain every sample of a dataset; goes on where it stopped.")(explain.explain)
+app.command(short_help="Explain and draw the sample data.")(demo.demo)
+app.command(short_help="Show a model's layers and where CAMs can be taken.")(inspect.inspect)
+app.command(short_help="List the methods with their formulas.")(methods.methods)
+app.command(short_help="Draw maps as PNG and GIF.")(render.render)
+app.command(short_help="Show what a results file holds.")(info.info)
 
 
 def _version(show: bool) -> None:
@@ -38,21 +39,38 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Explain a whole dataset: a trained checkpoint in, attribution maps in one HDF5 file out."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
-    """Run the command line; faults a user can mend end in one line on stderr, without a traceback."""
+    """Run the command line. A fault ends in one line on stderr and its exit code; CAMSWEEP_TRACEBACK=1 shows more."""
     from ..core.errors import CamsweepError
 
     try:
-        app()
+        code = app(standalone_mode=False)
     except CamsweepError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone (| head): say nothing more, not even when Python closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's: an option or argument that is not there or not right
+            _fail(f"{error.format_message()} `camsweep COMMAND --help` shows what there is.", 2)
+        line = (str(error).splitlines() or [""])[0]
+        _fail(f"a fault in camsweep itself, please report it ({type(error).__name__}: {line})", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    if os.environ.get("CAMSWEEP_TRACEBACK"):
+        traceback.print_exc()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

@@ -10,6 +10,9 @@ import typer
 from .console import emit
 from .explain import Json, Quiet
 
+DRAWN = 12
+"""Samples of each set that are drawn; `camsweep render` draws the rest."""
+
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to put results and pictures.")] = Path("demo"),
@@ -38,7 +41,7 @@ def demo(
             resolved = Job.load(job, {"output": {"path": str(results)}})
             with Progress(f"explaining {job.stem}", quiet=quiet) as progress:
                 outcome = run_job(resolved, load_backend, watch=progress, stop=stop, argv=sys.argv)
-            pictures = draw(outcome.path, folder / job.stem, quiet=quiet)
+            pictures = draw(outcome.path, folder / job.stem, limit=DRAWN, quiet=quiet)
             answers.append({"results": str(results), "status": outcome.counts, "pictures": pictures})
             lines.append(f"{results}: {outcome.samples} samples; {pictures['files']} pictures in {pictures['folder']}")
     emit({"demo": answers}, lines, as_json=as_json)

@@ -27,7 +27,7 @@ def info(
     from ..core.results import Status, open_results
 
     with open_results(results) as file:
-        maps = []
+        maps: list[dict[str, Any]] = []
         for view in file.maps.values():
             ranges = view.range()
             finite = ranges[np.isfinite(ranges).all(2)]
@@ -62,8 +62,9 @@ def info(
         shape = " x ".join(map(str, file.input_shape))
         axes = ", ".join(f"{a.name} (step {a.step:g} {a.unit})" for a in file.axes)
     counts = ", ".join(f"{count} {name}" for name, count in answer["status"].items())
-    number = lambda value: "-" if value is None else f"{value:.4g}"  # noqa: E731
-    rows = [(m["name"], " x ".join(map(str, m["shape"])), number(m["min"]), number(m["max"]), m["units"]) for m in maps]
+    rows = [
+        (m["name"], " x ".join(map(str, m["shape"])), _number(m["min"]), _number(m["max"]), m["units"]) for m in maps
+    ]
     source = answer["provenance"]
     lines = [
         f"{results}  {size(results.stat().st_size)}",
@@ -78,6 +79,10 @@ def info(
         *_messages(answer["messages"]),
     ]
     emit(answer, lines, as_json=as_json)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _messages(messages: list[dict[str, str]]) -> list[str]:

@@ -16,14 +16,16 @@ def render(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder; the results file's name without suffix.")
     ] = None,
-    map: Annotated[
+    map: Annotated[  # noqa: A002
         list[str] | None, typer.Option("--map", help="Only this map, as `camsweep info` names it. Repeatable.")
     ] = None,
     sample: Annotated[
         list[str] | None, typer.Option("--sample", help="Only the sample with this id. Repeatable.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
-    norm: Annotated[str, typer.Option(help="One colour scale for each sample, or for the whole run.")] = "sample",
+    norm: Annotated[
+        Literal["sample", "run"], typer.Option(help="A colour scale for each sample, or one for all.")
+    ] = "sample",
     frames: Annotated[bool, typer.Option("--frames", help="Clips: each frame as a PNG too.")] = False,
     slices: Annotated[
         bool, typer.Option("--slices", help="Volumes: slices and orthogonal sections as a PNG too.")
@@ -36,10 +38,6 @@ def render(
 
     Example: camsweep render run.h5 --limit 20
     """
-    from ..core.errors import RequestError
-
-    if norm not in ("sample", "run"):
-        raise RequestError(f"--norm {norm!r} given, expected sample or run")
     folder = out or results.with_suffix("")
     pictures = draw(
         results, folder, maps=map, samples=sample, limit=limit, norm=norm, frames=frames, slices=slices,
@@ -59,7 +57,7 @@ def draw(
     maps: list[str] | None = None,
     samples: list[str] | None = None,
     limit: int | None = None,
-    norm: Literal["sample", "run"] | str = "sample",
+    norm: Literal["sample", "run"] = "sample",
     frames: bool = False,
     slices: bool = False,
     overwrite: bool = False,

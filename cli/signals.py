@@ -20,7 +20,7 @@ def stopping() -> Iterator[threading.Event]:
     """
     stop = threading.Event()
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and stop.is_set():
             os._exit(130)
         stop.set()

@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .data import DataSection
+from .data.section import located
 from .errors import RequestError, nearest
 from .methods import Expression, parse_expression
 from .targets import Target, parse_target
@@ -106,15 +107,15 @@ class Job(Section):
         for name, table in tables.items():
             if name == "model" and isinstance(table, str):
                 table = {"source" if ":" in table else "weights": table}
+            if isinstance(table, Mapping):
+                table = located(table, base) if name == "data" else dict(table)
+                if name == "model" and isinstance(table.get("weights"), str):
+                    table["weights"] = str(base / table["weights"])
+                if name == "model" and str(table.get("source", "")).rpartition(":")[0].endswith(".py"):
+                    table["source"] = str(base / table["source"])
+                if name == "output" and isinstance(table.get("path"), str):
+                    table["path"] = str(base / table["path"])
             result[name] = table
-            if not isinstance(table, dict):
-                continue
-            result[name] = table = dict(table)
-            for key in {"model": ("weights",), "data": ("path", "manifest"), "output": ("path",)}.get(name, ()):
-                if isinstance(table.get(key), str | Path):
-                    table[key] = str(base / table[key])
-            if isinstance(table.get("source"), str) and table["source"].rpartition(":")[0].endswith(".py"):
-                table["source"] = str(base / table["source"])
         return result
 
     def toml(self) -> str:
@@ -141,7 +142,7 @@ class Job(Section):
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """The keys of two identities that differ."""
-    return [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
+    return [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             identity=identity(job, dataset),
             job=job.toml(),
             argv=argv,
-            versions=versions() | dict(backend.versions),
+            versions={**versions(), **backend.versions},
             git=git_state(Path(__file__).parent),
             model_sha256=file_sha256(Path(job.model.weights)) if job.model.weights else "",
             data_fingerprint=dataset.fingerprint,

@@ -1,4 +1,4 @@
-"""The loop: batches are read, explained and committed; reading ahead and writing behind, so that the model need not wait.
+"""The loop: batches are read, explained and committed, reading ahead and writing behind so that the model never waits.
 
 While the model works on a batch, one thread reads the next and another commits the one before. A row counts as done
 when its part is on the disk.

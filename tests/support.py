@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
+
 from camsweep.backends.torch import TorchBackend
 from camsweep.core.methods import parse_expression
 from camsweep.core.trace import Resolved, Trace
-from torch import nn
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 SHAPES = {1: (2, 23), 2: (2, 9, 14), 3: (2, 5, 8, 7)}
@@ -44,7 +45,7 @@ def inputs(rank: int, batch: int = 3, seed: int = 1) -> np.ndarray:
 
 
 def maps(module, x, expressions, layers=("first",), target="predicted", dtype="float64", device="cpu"):
-    """{(expression, layer): map (batch, ..)} through the real backend and trace; ``target`` is a class or "predicted"."""
+    """{(expression, layer): map} through the real backend and trace; ``target`` is a class or "predicted"."""
     backend = TorchBackend(module, device=torch.device(device), dtype=dtype)
     parsed = [parse_expression(text) for text in expressions]
     wants_input = any(letter in "xg" for each in parsed for letter in each.asks)

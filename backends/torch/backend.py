@@ -18,15 +18,18 @@ from ...core.errors import RequestError, nearest
 from ...core.trace import INPUT, Layer, Structure
 from .state import borrowed
 
-FINAL_ACTIVATIONS: dict[Callable[..., Any], str] = {
-    function: name
-    for name, functions in {
-        "softmax": (torch.softmax, Tensor.softmax, nn.functional.softmax),
-        "log-softmax": (torch.log_softmax, Tensor.log_softmax, nn.functional.log_softmax),
-        "sigmoid": (torch.sigmoid, Tensor.sigmoid, nn.functional.sigmoid),
-    }.items()
-    for function in functions
+FINAL_ACTIVATIONS: dict[Any, str] = {
+    torch.softmax: "softmax",
+    Tensor.softmax: "softmax",
+    nn.functional.softmax: "softmax",
+    torch.log_softmax: "log-softmax",
+    Tensor.log_softmax: "log-softmax",
+    nn.functional.log_softmax: "log-softmax",
+    torch.sigmoid: "sigmoid",
+    Tensor.sigmoid: "sigmoid",
+    nn.functional.sigmoid: "sigmoid",
 }
+"""However a softmax or a sigmoid is called."""
 
 
 class LastActivation(TorchFunctionMode):
@@ -109,7 +112,7 @@ class TorchBackend:
         seen: dict[str, list[Tensor]] = {}
         order: list[str] = []
 
-        def watch(name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        def watch(name: str, _module: nn.Module, _arguments: Any, output: Any) -> None:
             tensor = output if isinstance(output, Tensor) else torch.empty(0)
             seen.setdefault(name, []).append(tensor)
             order.append(name)
@@ -150,7 +153,7 @@ class TorchBackend:
                 raise RequestError(f"no layer {layer!r} in the model. {nearest(layer, [n for n in named if n])}")
         taps: dict[str, Tensor] = {}
 
-        def tap(name: str, module: nn.Module, arguments: Any, output: Any) -> Tensor:
+        def tap(name: str, _module: nn.Module, _arguments: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor):
                 raise RequestError(
                     f"layer {name!r} gives a {type(output).__name__}, not a tensor; choose one inside it"
@@ -160,7 +163,8 @@ class TorchBackend:
             if gradients and not output.requires_grad:
                 output = output.detach().requires_grad_()
             taps[name] = output
-            return output.clone()
+            copy: Tensor = output.clone()
+            return copy
 
         with self._ready(rank) as send, ExitStack() as hooks:
             for layer in layers:
@@ -190,7 +194,7 @@ class TorchBackend:
 
     @contextmanager
     def _ready(self, rank: int) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor, str | None]]]:
-        """The module borrowed for inputs of ``rank`` spatial axes: x -> outputs, scores, name of the final activation."""
+        """The module borrowed for inputs of ``rank`` spatial axes: x -> outputs, scores, final activation."""
         with borrowed(self.module, device=self._device, dtype=self._dtype, memory_format=_layout(rank)) as module:
 
             def send(x: Tensor) -> tuple[Tensor, Tensor, str | None]:

@@ -186,7 +186,8 @@ def _import(where: str) -> ModuleType:
         beside = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise RequestError(f"model code not found: {where}. {nearest(path.name, beside)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None  # noqa: S101  (a .py file always has both)
+    assert spec is not None  # noqa: S101  (a .py file always has both)
+    assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     with _importable(path.parent, path.stem, module):
         spec.loader.exec_module(module)

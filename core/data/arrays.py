@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -78,13 +79,15 @@ class _Npz(Mapping[str, Any]):
             file.seek(info.header_offset + start)
             version = np.lib.format.read_magic(file)
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, fortran, dtype = header[version](file)  # type: ignore[no-untyped-call]
+            shape, fortran, dtype = header[version](file)
             if dtype.hasobject:
                 raise ValueError("it holds pickled objects, which are refused")
-            if not np.prod(shape, dtype=np.int64):
+            if file.tell() + math.prod(shape) * dtype.itemsize != info.header_offset + start + info.file_size:
+                raise ValueError(f"{name} is truncated: its header says {shape} {dtype}")
+            if not math.prod(shape):
                 return np.empty(shape, dtype)
-            order = "F" if fortran else "C"
-            return np.memmap(file, dtype, "r", file.tell(), shape, order)
+            start = file.tell()
+        return np.memmap(self.path, dtype, "r", start, shape, "F" if fortran else "C")
 
 
 def _reader(section: DataSection, arrays: Mapping[str, Any]) -> Reader:
@@ -97,6 +100,8 @@ def _reader(section: DataSection, arrays: Mapping[str, Any]) -> Reader:
         raise RequestError(f"{name} in {path} is {stored.shape}, expected samples with at least one axis of their own")
     if not len(stored):
         raise RequestError(f"{name} in {path} holds no samples: its shape is {stored.shape}")
+    if section.mask is not None and section.mask not in arrays:
+        raise RequestError(f"data.mask: no array {section.mask!r} in {path}. {nearest(section.mask, arrays)}")
     classes = section.classes
     if isinstance(classes, str):
         classes = [text(value) for value in _array(section, arrays, "classes", classes)]
@@ -112,14 +117,14 @@ def _reader(section: DataSection, arrays: Mapping[str, Any]) -> Reader:
     else:
         ids = [f"{row:06d}" for row in range(len(stored))]
     fingerprint = _fingerprint(path, name, stored)
-    return Reader(ids, partial(_read, stored), fingerprint, labels, settled, None, tuple(stored.shape))
+    return Reader(ids, partial(_read, stored), fingerprint, labels, settled, None, tuple(stored.shape), name)
 
 
 def _read(stored: Any, rows: Sequence[int]) -> list[Stored]:
-    first, last = int(rows[0]), int(rows[-1])
+    first = int(rows[0])
     try:
-        if last - first == len(rows) - 1:
-            return list(stored[first : last + 1])
+        if list(rows) == list(range(first, first + len(rows))):
+            return list(stored[first : first + len(rows)])
         return [stored[int(row)] for row in rows]
     except OSError as error:
         if len(rows) == 1:

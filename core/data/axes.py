@@ -24,7 +24,7 @@ class Axis:
 
     def coordinates(self, size: int) -> NDArray[np.float64]:
         """Where its points lie."""
-        return self.start + self.step * np.arange(size)
+        return np.arange(size, dtype=np.float64) * self.step + self.start
 
     def resized(self, old: int, new: int) -> Axis:
         """The same extent in ``new`` points; half-pixel centres move the first one by half the change of a step."""
@@ -46,7 +46,9 @@ def axes_of(
         raise RequestError(f"data.{'rate' if rate else 'fps'} is given, but the layout has no axis T")
     still = letters.replace("T", "")
     if spacing is not None and len(spacing) != len(still):
-        raise RequestError(f"data.spacing has {len(spacing)} numbers, expected {len(still)}, for {' '.join(still) or 'none'}")
+        raise RequestError(
+            f"data.spacing has {len(spacing)} numbers, expected {len(still)}, for {' '.join(still) or 'none'}"
+        )
     steps = iter(spacing or ())
     axes = []
     for letter in letters:

@@ -54,20 +54,18 @@ class Dataset:
         self.ids = reader.ids[:count]
         self.labels = None if reader.labels is None else reader.labels[:count]
         self.classes = reader.classes
-        self.channels = None if section.channels is None else tuple(section.channels)
         self.fingerprint = reader.fingerprint
         self._stored_axes = axes_of(layout.spatial, rate=section.rate, fps=section.fps, spacing=section.spacing)
-        first, sizes = self._probe()
+        first, (stored, *sizes) = self._probe()
         self.shape: tuple[int, ...] = first.shape[1:]
-        self.axes: tuple[Axis, ...] = self._geometry(sizes).axes
-        if self.channels is not None and len(self.channels) != self.shape[0]:
-            raise RequestError(f"data.channels names {len(self.channels)} channels, the data have {self.shape[0]}")
+        self.axes: tuple[Axis, ...] = self._geometry(tuple(sizes)).axes
+        self.channels = None if section.channels is None else self._renamed(tuple(section.channels), stored)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def read(self, rows: Sequence[int] | NDArray[np.int64]) -> Batch:
-        """The samples ``rows`` (in increasing order) as the model gets them.
+        """The samples ``rows``, in their order, as the model gets them.
 
         One that cannot be read, or ends in another shape, is in ``failed``; one with NaN or infinity in ``nonfinite``.
         """
@@ -78,7 +76,7 @@ class Dataset:
             if bad:
                 nonfinite[row] = f"input has {bad} NaN or infinite values"
                 del good[row]
-        kept = np.array(sorted(good), np.int64)
+        kept = np.array([row for row in rows if int(row) in good], np.int64)
         values = np.stack([good[row] for row in kept]) if len(kept) else np.empty((0, *self.shape), np.float32)
         return Batch(kept, values, failed, nonfinite)
 
@@ -88,8 +86,11 @@ class Dataset:
         NaN where a sample cannot be read.
         """
         good, _ = self._collect([int(row) for row in rows], geometric_only=True)
-        blank = np.full(next(iter(good.values())).shape if good else self.shape, np.nan, np.float32)
-        return np.stack([good.get(int(row), blank) for row in rows])
+        result = np.full((len(rows), *self.shape), np.nan, np.float32)
+        for place, row in enumerate(rows):
+            if int(row) in good:
+                result[place] = good[int(row)]
+        return result
 
     def _collect(self, rows: Sequence[int], *, geometric_only: bool) -> tuple[dict[int, Floats], dict[int, str]]:
         """Samples by row, transformed together where their stored shapes and types agree, and failures by row."""
@@ -110,29 +111,40 @@ class Dataset:
                 failed.update({row: str(error) for row, _ in group})
                 continue
             expected = getattr(self, "shape", values.shape[1:])
-            if values.shape[1:] != expected and not geometric_only:
-                fix = f"; add the transform {{ resize = {list(expected[1:])} }}" if values.shape[1] == expected[0] else ""
-                failed.update({row: f"shape {values.shape[1:]}, expected {expected}{fix}" for row, _ in group})
+            if values.shape[1:] != expected:
+                fix = f"add the transform {{ resize = {list(expected[1:])} }}"
+                if values.shape[1] != expected[0]:
+                    fix = f'set mode = "{"gray" if expected[0] == 1 else "rgb"}"'
+                failed.update({row: f"shape {values.shape[1:]}, expected {expected}; {fix}" for row, _ in group})
                 continue
             good.update({row: one for (row, _), one in zip(group, values, strict=True)})
         return good, failed
 
     def _transform(self, stored: NDArray[Any], *, geometric_only: bool) -> tuple[Floats, tuple[int, ...]]:
-        """A stack of stored samples as (n, channel, *s), and its spatial sizes before the transforms."""
+        """A stack of stored samples as (n, channel, *s), and its (channel, *s) before the transforms."""
         canonical = self._layout.canonical(stored)
-        values: Floats = canonical.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and reported as such
+            values: Floats = canonical.astype(np.float32)
         geometry = Geometry(self._stored_axes, canonical.shape[2:])
         for step in self._transforms:
             if step.geometric or not geometric_only:
                 values = step.apply(values, geometry)
                 geometry = step.moved(geometry)
-        return np.ascontiguousarray(values), canonical.shape[2:]
+        return np.ascontiguousarray(values), canonical.shape[1:]
 
     def _geometry(self, sizes: tuple[int, ...]) -> Geometry:
         geometry = Geometry(self._stored_axes, sizes)
         for step in self._transforms:
             geometry = step.moved(geometry)
         return geometry
+
+    def _renamed(self, channels: tuple[str, ...], stored: int) -> tuple[str, ...] | None:
+        """The names after the transforms; None where the user's own function changed the channels."""
+        if len(channels) != stored:
+            raise RequestError(f"data.channels names {len(channels)} channels, the data have {stored}")
+        for step in self._transforms:
+            channels = step.renamed(channels)
+        return channels if len(channels) == self.shape[0] else None
 
     def _probe(self) -> tuple[Floats, tuple[int, ...]]:
         """The first sample that can be read; `RequestError` where there is none among the first `PROBED`."""
@@ -152,10 +164,14 @@ def open_dataset(section: DataSection) -> Dataset:
     text = section.layout or reader.default_layout
     if text is None:
         raise RequestError(
-            f"data.layout is missing: the stored array is {reader.shape}; "
+            f"data.layout is not given for {reader.name} {reader.shape}; "
             'say what its axes are, as in layout = "NCT" for signals or "NHWC" for images (--layout)'
         )
     layout = Layout.parse(text)
+    if reader.default_layout is not None and text not in (reader.default_layout, reader.default_layout[1:]):
+        raise RequestError(f"layout {text} given, but images are always read as {reader.default_layout}; take it out")
     if reader.shape is not None and len(layout.letters) != len(reader.shape):
-        raise RequestError(f"layout {layout.letters} has {len(layout.letters)} axes, the stored array is {reader.shape}")
+        raise RequestError(
+            f"layout {layout.letters} has {len(layout.letters)} axes, the stored array is {reader.shape}"
+        )
     return Dataset(section, reader, layout, transforms)

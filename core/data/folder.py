@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -35,7 +34,9 @@ def open_folder(section: DataSection) -> Reader:
         count = sum(1 for p in root.rglob("*") if p.is_file())
         raise RequestError(f"no images in {root}: {count} files, none of them {' '.join(sorted(IMAGES))}")
     if isinstance(section.classes, str):
-        raise RequestError(f"data.classes is {section.classes!r}; for a folder, list the names: classes = [\"cat\", \"dog\"]")
+        raise RequestError(
+            f'data.classes is {section.classes!r}; for a folder, list the names: classes = ["cat", "dog"]'
+        )
     classes = None if section.classes is None else tuple(section.classes)
     labels: NDArray[np.int64] | None = None
     if any(names):
@@ -44,6 +45,8 @@ def open_folder(section: DataSection) -> Reader:
             stored = np.array([int(name) if name else -1 for name in names])
         labels, classes = numbered(stored, classes)
     digest = hashlib.sha256(section.mode.encode())
+    if section.manifest is not None:
+        digest.update(section.manifest.read_bytes())
     for name, file in zip(ids, files, strict=True):
         digest.update(f"{name}\0{file.stat().st_size if file.is_file() else -1}\0".encode("utf-8", "surrogateescape"))
     read = partial(_read, files, section.mode)
@@ -73,24 +76,24 @@ def read_image(path: Path, mode: str = "keep") -> NDArray[Any]:
     if not path.is_file():
         raise SampleError("cannot read image: not a regular file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            with Image.open(path) as opened:
-                if getattr(opened, "n_frames", 1) > 1:
-                    raise SampleError(f"cannot read image: it has {opened.n_frames} frames, expected one")  # type: ignore[attr-defined]
-                opened.load()
-                image = ImageOps.exif_transpose(opened)
-                array = np.asarray(_plain(image))
+        with Image.open(path) as opened:
+            # A phone's MPO is one picture and its previews.
+            if (frames := getattr(opened, "n_frames", 1)) > 1 and opened.format != "MPO":
+                raise SampleError(f"cannot read image: it has {frames} frames, expected one")
+            opened.load()
+            array: NDArray[Any] = np.asarray(_plain(ImageOps.exif_transpose(opened)))
     except SampleError:
         raise
     except Exception as error:
-        raise SampleError(f"cannot read image: {(str(error).splitlines() or [type(error).__name__])[0][:160]}") from None
+        raise SampleError(
+            f"cannot read image: {(str(error).splitlines() or [type(error).__name__])[0][:160]}"
+        ) from None
     array = array[:, :, None] if array.ndim == 2 else array
     if mode == "rgb" and array.shape[2] == 1:
         return array.repeat(3, 2)
     if mode == "gray" and array.shape[2] == 3:
-        return (array @ np.array([0.299, 0.587, 0.114])).round().astype(array.dtype)[:, :, None]
+        grey: NDArray[Any] = (array @ np.array([0.299, 0.587, 0.114])).round().astype(array.dtype)
+        return grey[:, :, None]
     return array
 
 
@@ -101,8 +104,9 @@ def _plain(image: Any) -> Any:
     if image.mode in ("L", "RGB", "F", "I") or image.mode.startswith("I;16"):
         return image
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        kept = "L" if image.mode in ("L", "LA", "La") else "RGB"
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(kept)
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
@@ -115,10 +119,14 @@ def _manifest(path: Path, root: Path) -> tuple[list[str], list[Path], list[str]]
     except UnicodeDecodeError:
         raise RequestError(f"manifest {path} is not UTF-8; save it as such") from None
     first = data.partition("\n")[0]
-    rows = list(csv.DictReader(io.StringIO(data, newline=""), delimiter=";" if ";" in first and "," not in first else ","))
+    rows = list(
+        csv.DictReader(io.StringIO(data, newline=""), delimiter=";" if ";" in first and "," not in first else ",")
+    )
     columns = list(rows[0]) if rows else [name.strip() for name in first.split(",")]
     if "path" not in columns or not rows:
-        raise RequestError(f"manifest {path} has {len(rows)} rows and the columns {columns}; expected path, and id, label if wanted")
+        raise RequestError(
+            f"manifest {path} has {len(rows)} rows and the columns {columns}; expected path, and id, label if wanted"
+        )
     for line, row in enumerate(rows, 2):
         if not row["path"]:
             raise RequestError(f"manifest {path}, line {line}: no path")

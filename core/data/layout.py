@@ -24,7 +24,9 @@ class Layout:
         letters = text.upper()
         letters = letters if letters.startswith("N") else "N" + letters
         if odd := sorted(set(letters[1:]) - {"C", *NAMES}):
-            raise RequestError(f"layout {text!r}: {odd[0]!r} is no axis; use N, C and {' '.join(NAMES)}, as in NCT or NHWC")
+            raise RequestError(
+                f"layout {text!r}: {odd[0]!r} is no axis; use N, C and {' '.join(NAMES)}, as in NCT or NHWC"
+            )
         if len(set(letters)) < len(letters):
             raise RequestError(f"layout {text!r} has an axis twice; write each once, as in NCT or NHWC")
         if not set(letters) - {"N", "C"}:

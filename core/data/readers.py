@@ -37,6 +37,8 @@ class Reader:
     """What the layout is where the kind settles it."""
     shape: tuple[int, ...] | None = None
     """Of the whole stored array, where it is one."""
+    name: str = ""
+    """Of that array."""
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) < len(self.ids):
@@ -49,6 +51,8 @@ class Reader:
 
 Opener = Callable[[DataSection], Reader]
 READERS: dict[str, Opener] = {}
+FOR_ARRAYS, FOR_FOLDERS = ("input", "label", "id", "mask"), ("manifest", "mode")
+"""Keys that only these take; with the others they are refused rather than ignored."""
 SUFFIXES: dict[str, str] = {}
 
 
@@ -71,9 +75,14 @@ def open_reader(section: DataSection) -> Reader:
         raise RequestError(f"data not found: {path}. {nearest(path.name, beside) if beside else ''}".strip())
     kind = section.kind or ("folder" if path.is_dir() else SUFFIXES.get(path.suffix.lower()))
     if kind is None:
-        raise RequestError(f"data {path}: no reader for {path.suffix or 'this'} files; expected a folder or {' '.join(SUFFIXES)}")
+        raise RequestError(
+            f"data {path}: no reader for {path.suffix or 'this'} files; expected a folder or {' '.join(SUFFIXES)}"
+        )
     if kind not in READERS:
         raise RequestError(f"unknown data.kind {kind!r}. {nearest(kind, READERS)}")
+    for key in FOR_ARRAYS if kind == "folder" else FOR_FOLDERS:
+        if getattr(section, key) != DataSection.model_fields[key].default:
+            raise RequestError(f"data.{key} has no meaning for data of kind {kind}; take it out")
     return READERS[kind](section)
 
 

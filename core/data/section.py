@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,3 +39,22 @@ class DataSection(BaseModel):
     """Name of the array of ground-truth masks."""
     limit: int | None = Field(None, ge=1)
     """Only the first so many samples."""
+
+
+def located(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """A ``[data]`` table with its relative paths, those of Python files in the transforms too, taken from ``base``."""
+    result = dict(table)
+    for key in ("path", "manifest"):
+        if isinstance(table.get(key), str | Path):
+            result[key] = str(base / table[key])
+    if isinstance(table.get("transforms"), list):
+        result["transforms"] = [_located_python(step, base) for step in table["transforms"]]
+    return result
+
+
+def _located_python(step: Any, base: Path) -> Any:
+    given = step.get("python") if isinstance(step, Mapping) else None
+    name = given.get("function") if isinstance(given, Mapping) else given
+    if not isinstance(name, str) or not name.rpartition(":")[0].endswith(".py"):
+        return step
+    return {**step, "python": str(base / name)}

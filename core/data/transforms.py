@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -52,6 +53,10 @@ class Transform(BaseModel):
     def moved(self, geometry: Geometry) -> Geometry:
         """Where the points of the result lie."""
         return geometry
+
+    def renamed(self, channels: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of the result's channels."""
+        return channels
 
 
 TRANSFORMS: dict[str, type[Transform]] = {}
@@ -120,7 +125,9 @@ class Normalize(Transform):
         """Subtract and divide, channel by channel."""
         for what, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) not in (1, values.shape[1]):
-                raise RequestError(f"transform normalize: {len(numbers)} numbers in {what}, the data have {values.shape[1]} channels")
+                raise RequestError(
+                    f"transform normalize: {len(numbers)} numbers in {what}, the data have {values.shape[1]} channels"
+                )
         column = (-1, *(1,) * (values.ndim - 2))
         mean, std = (np.array(v, np.float32).reshape(column) for v in (self.mean, self.std))
         return (values - mean) / std
@@ -174,7 +181,11 @@ class Crop(_Sized):
 
     def _starts(self, sizes: Sequence[int]) -> list[int]:
         self._check(len(sizes))
-        starts = self.start if self.start is not None else [(old - new) // 2 for old, new in zip(sizes, self.size, strict=True)]
+        starts = (
+            self.start
+            if self.start is not None
+            else [(old - new) // 2 for old, new in zip(sizes, self.size, strict=True)]
+        )
         if any(s < 0 or s + new > old for s, new, old in zip(starts, self.size, sizes, strict=True)):
             raise RequestError(f"transform crop: {self.size} from {starts} does not fit into {list(sizes)}")
         return starts
@@ -182,7 +193,8 @@ class Crop(_Sized):
     def apply(self, values: Floats, geometry: Geometry) -> Floats:
         """Cut."""
         cuts = zip(self._starts(values.shape[2:]), self.size, strict=True)
-        return values[(..., *(slice(start, start + size) for start, size in cuts))]
+        cut: Floats = values[_box(cuts)]
+        return cut
 
     def moved(self, geometry: Geometry) -> Geometry:
         """Beginning later."""
@@ -209,7 +221,7 @@ class Pad(_Sized):
         before = self._before(values.shape[2:])
         result = np.full((*values.shape[:2], *self.size), self.value, values.dtype)
         cuts = zip(before, values.shape[2:], strict=True)
-        result[(..., *(slice(start, start + size) for start, size in cuts))] = values
+        result[_box(cuts)] = values
         return result
 
     def moved(self, geometry: Geometry) -> Geometry:
@@ -247,7 +259,7 @@ class Resample(Transform):
 
 @transform("bandpass")
 class Bandpass(Transform):
-    """Butterworth along T from ``low`` to ``high`` Hz (one may be left out), forwards and backwards; needs data.rate."""
+    """Butterworth along T, ``low`` to ``high`` Hz (one may be left out), forwards and backwards; needs data.rate."""
 
     low: float | None = Field(None, gt=0)
     high: float | None = Field(None, gt=0)
@@ -263,7 +275,9 @@ class Bandpass(Transform):
         rate = 1 / geometry.axes[place].step
         edges = [edge for edge in (self.low, self.high) if edge is not None]
         if not edges or edges != sorted(set(edges)) or edges[-1] >= rate / 2:
-            raise RequestError(f"transform bandpass: {self.low} to {self.high} Hz given, expected low < high < {rate / 2:g}")
+            raise RequestError(
+                f"transform bandpass: {self.low} to {self.high} Hz given, expected low < high < {rate / 2:g}"
+            )
         kind = "bandpass" if len(edges) == 2 else "lowpass" if self.low is None else "highpass"
         sections = butter(self.order, edges if len(edges) == 2 else edges[0], kind, fs=rate, output="sos")
         filtered: Floats = sosfiltfilt(sections, values, axis=2 + place).astype(np.float32)
@@ -286,13 +300,19 @@ class ChannelOrder(Transform):
     def apply(self, values: Floats, geometry: Geometry) -> Floats:
         """Take the channels."""
         if not all(0 <= place < values.shape[1] for place in self.order):
-            raise RequestError(f"transform channel-order: {self.order} given, the data have channels 0..{values.shape[1] - 1}")
+            raise RequestError(
+                f"transform channel-order: {self.order} given, the data have channels 0..{values.shape[1] - 1}"
+            )
         return values[:, self.order]
+
+    def renamed(self, channels: tuple[str, ...]) -> tuple[str, ...]:
+        """The names go where their channels go."""
+        return tuple(channels[place] for place in self.order)
 
 
 @transform("python")
 class Python(Transform):
-    """The user's own: ``FILE.py:FUNCTION`` or ``package.module:function``, from (n, channel, *s) to the same with n kept."""
+    """The user's own, ``FILE.py:FUNCTION`` or ``package.module:function``: from (n, channel, *s) to n of them."""
 
     short = "function"
     function: str
@@ -310,6 +330,11 @@ class Python(Transform):
         return result.astype(np.float32, copy=False)
 
 
+def _box(cuts: Iterable[tuple[int, int]]) -> tuple[Any, ...]:
+    """An index of the trailing axes, from (start, size) of each."""
+    return (..., *(slice(start, start + size) for start, size in cuts))
+
+
 def _time(geometry: Geometry, what: str) -> int:
     for place, axis in enumerate(geometry.axes):
         if axis.name == "time" and axis.unit == "s":
@@ -317,6 +342,7 @@ def _time(geometry: Geometry, what: str) -> int:
     raise RequestError(f"transform {what} needs the sampling rate along T: give data.rate")
 
 
+@lru_cache
 def _function(name: str) -> Callable[[Floats], Any]:
     where, _, function = name.rpartition(":")
     if not where:
@@ -334,5 +360,3 @@ def _function(name: str) -> Callable[[Floats], Any]:
         choices = [name for name, value in vars(module).items() if callable(value)]
         raise RequestError(f"transform python: {where} has no function {function!r}. {nearest(function, choices)}")
     return found  # type: ignore[no-any-return]
-
-

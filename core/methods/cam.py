@@ -124,5 +124,5 @@ def eigencam(A: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(points.mT @ points)
         component = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
     peak = component.gather(1, component.abs().argmax(1, keepdim=True))
-    component = component * peak.sign()
-    return component.to(A.dtype).unflatten(1, A.shape[2:])
+    turned: Tensor = (component * peak.sign()).to(A.dtype)
+    return turned.reshape(len(A), *A.shape[2:])

@@ -30,7 +30,7 @@ def write(path: Path, data: bytes | memoryview) -> None:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, renamed to ``path`` when the block ends well and removed when it does not."""
+    """A temporary name in the same folder, renamed to ``path`` when the block ends well, removed when it does not."""
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -74,6 +74,7 @@ class SafeFile(io.RawIOBase):
         self._position = self._size = 0
 
     def readinto(self, buffer: Any) -> int:
+        """As of `io.RawIOBase`."""
         self._file.seek(self._position)
         count = self._file.readinto(buffer) or 0  # type: ignore[attr-defined]
         self._position += count
@@ -83,6 +84,7 @@ class SafeFile(io.RawIOBase):
         return int(count)
 
     def write(self, data: Any) -> int:
+        """Write, or pretend to."""
         view = memoryview(data).cast("B")
         size = len(view)
         if self._error is None:
@@ -98,13 +100,16 @@ class SafeFile(io.RawIOBase):
         return size
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of `io.IOBase`."""
         self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         return self._position
 
     def tell(self) -> int:
+        """As of `io.IOBase`."""
         return self._position
 
     def truncate(self, size: int | None = None) -> int:
+        """Truncate, or pretend to."""
         self._size = self._position if size is None else size
         if self._error is None:
             try:
@@ -123,13 +128,14 @@ class SafeFile(io.RawIOBase):
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """As of `io.IOBase`."""
         self._file.close()
         super().close()
 
 
 @contextmanager
 def hdf5(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[h5py.File]:
-    """An HDF5 file to be written, published at ``path`` when the block ends well and ``check`` has nothing against it."""
+    """An HDF5 file to be written, published at ``path`` when the block ends well and ``check`` raises nothing."""
     with beside(path) as temporary, told(path):
         safe = SafeFile(temporary)
         try:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from camsweep.backends.torch import TorchBackend
 from camsweep.core.errors import RequestError
 from camsweep.core.trace import INPUT, Resolved
-from torch import nn
 
 from ..support import Net, inputs, maps
 

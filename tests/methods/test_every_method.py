@@ -5,8 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from camsweep.core.methods import METHODS
 from torch import nn
+
+from camsweep.core.methods import METHODS
 
 from ..support import SHAPES, Net, inputs, maps
 from .references import REFERENCES, differences

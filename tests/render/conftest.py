@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from camsweep.core.data.axes import Axis
 from numpy.typing import NDArray
+
+from camsweep.core.data.axes import Axis
 
 
 @dataclass

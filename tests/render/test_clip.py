@@ -4,12 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
+
 from camsweep.core.data.axes import Axis
 from camsweep.core.render.clip import durations, frames, montage, panels, place, planes
 from camsweep.core.render.colour import Scale
 from camsweep.core.render.saving import mark_of, save_gif
 from camsweep.core.render.scene import Scene
-from PIL import Image, ImageSequence
 
 PX = (Axis("height", "px"), Axis("width", "px"))
 SECONDS = (Axis("time", "s", 0.04), *PX)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from camsweep.core.render.colour import ALPHA, DIVERGING, MISSING, SEQUENTIAL, Scale, overlay
 
 

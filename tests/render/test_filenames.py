@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+
 from camsweep.core.render.filenames import Entry, folders, slug, stem, write_index
 
 HOSTILE = [

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from camsweep.core.data.axes import Axis
 from camsweep.core.render.colour import Scale, overlay
 from camsweep.core.render.image import enlarge, factors, layers, levels, shade

@@ -4,11 +4,12 @@ import csv
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from camsweep.core.data.axes import Axis
 from camsweep.core.errors import RequestError, SampleError, StorageError
 from camsweep.core.render import render
 from camsweep.core.render.request import Request
-from PIL import Image
 
 
 def index(out):

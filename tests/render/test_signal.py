@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+
 from camsweep.core.data.axes import Axis
 from camsweep.core.render.colour import Scale
 from camsweep.core.render.scene import Scene
