@@ -40,7 +40,7 @@ def _version(show: bool) -> None:
 @app.callback()
 def root(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    _show: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Explain a whole dataset: a trained checkpoint in, attribution maps in one HDF5 file out."""
     if context.invoked_subcommand is None:

@@ -10,36 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = TypeVar("Array")
-"""A numpy array or a torch tensor. Torch is never imported here: what is done to both is indexing and arithmetic."""
+"""A NumPy array or a torch tensor."""
 
 
-def resize(array: Array, size: Sequence[int], antialias: bool = False) -> Array:
+def resize(array: Array, size: Sequence[int], *, antialias: bool = False) -> Array:
     """``array`` (..., *old) on a grid of ``size``, over its trailing ``len(size)`` axes, linear along each.
 
-    Pixel j of m stands for the interval [j, j + 1) / m: half-pixel centres, ``align_corners=False``. With ``antialias``
-    the triangle is widened to the new pixel's size where the grid shrinks, as Pillow's BILINEAR and torch's
-    ``interpolate(antialias=True)`` do. What lies beyond the edge has no weight.
-
-    Floats keep their type, whole numbers become float32; equal sizes are returned as they came, without a copy.
+    Point j of m stands for the interval [j, j + 1) / m: half-pixel centres, ``align_corners=False``. With ``antialias``
+    the triangle is widened to the new point's size where the grid shrinks, as Pillow's BILINEAR does. What lies beyond
+    the edge has no weight. Floats keep their type, whole numbers become float32; equal sizes come back as they are.
+    Torch tensors go through ``torch.nn.functional.interpolate``, which agrees to the last bits.
     """
     values: Any = array
-    numpy = isinstance(array, np.ndarray)
-    if numpy and values.dtype.kind != "f":
+    if not isinstance(values, np.ndarray):
+        return _torch(values, tuple(size), antialias)  # type: ignore[no-any-return]
+    if values.dtype.kind != "f":
         values = values.astype(np.float32)
-    elif not numpy and not values.is_floating_point():
-        values = values.float()
     for axis, new in zip(range(-len(size), 0), size, strict=True):
         old = values.shape[axis]
         if old == new:
             continue
         index, weights = taps(old, new, max(1.0, old / new) if antialias else 1.0)
-        column = weights.reshape(len(weights), new, *(1,) * (-axis - 1))
-        scale = column.astype(values.dtype) if numpy else values.new_tensor(column)
+        scale = weights.reshape(len(weights), new, *(1,) * (-axis - 1)).astype(values.dtype)
         behind = (slice(None),) * (-axis - 1)
-        terms = (values[(..., at, *behind)] * weight for at, weight in zip(index, scale, strict=True))
-        values = sum(terms, next(terms))
-    result: Array = values
-    return result
+        values = sum(values[(..., at, *behind)] * weight for at, weight in zip(index, scale, strict=True))
+    return values  # type: ignore[no-any-return]
 
 
 @lru_cache(64)
@@ -53,3 +48,14 @@ def taps(old: int, new: int, width: float) -> tuple[NDArray[np.int64], NDArray[n
     index = first + np.arange(int(np.ceil(2 * width)))[:, None]
     weights = np.maximum(0.0, 1 - np.abs(index - centre) / width) * ((index >= 0) & (index < old))
     return index.clip(0, old - 1), weights / weights.sum(0)
+
+
+def _torch(tensor: Any, size: tuple[int, ...], antialias: bool) -> Any:
+    from torch.nn.functional import interpolate
+
+    leading, old = tensor.shape[: tensor.ndim - len(size)], tuple(tensor.shape[tensor.ndim - len(size) :])
+    tensor = tensor if tensor.is_floating_point() else tensor.float()
+    if old == size:
+        return tensor
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    return interpolate(tensor.reshape(1, -1, *old), size, mode=mode, antialias=antialias).reshape(*leading, *size)

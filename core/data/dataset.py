@@ -69,62 +69,74 @@ class Dataset:
 
         One that cannot be read, or ends in another shape, is in ``failed``; one with NaN or infinity in ``nonfinite``.
         """
-        good, failed = self._collect([int(row) for row in rows], geometric_only=False)
-        nonfinite = {}
-        for row in list(good):
-            bad = good[row].size - int(np.isfinite(good[row]).sum())
-            if bad:
-                nonfinite[row] = f"input has {bad} NaN or infinite values"
-                del good[row]
-        kept = np.array([row for row in rows if int(row) in good], np.int64)
-        values = np.stack([good[row] for row in kept]) if len(kept) else np.empty((0, *self.shape), np.float32)
-        return Batch(kept, values, failed, nonfinite)
+        kept, values, failed = self._collect(np.asarray(rows, np.int64), geometric_only=False)
+        bad = (~np.isfinite(values)).reshape(len(values), -1).sum(1) if len(values) else np.zeros(0, np.int64)
+        if not bad.any():
+            return Batch(kept, values, failed)
+        nonfinite = {int(row): f"input has {n} NaN or infinite values" for row, n in zip(kept, bad, strict=True) if n}
+        return Batch(kept[bad == 0], values[bad == 0], failed, nonfinite)
 
     def display(self, rows: Sequence[int] | NDArray[np.int64]) -> Floats:
         """The samples as a person knows them, (n, channel, *s): stored values, moved by the geometric transforms only.
 
         NaN where a sample cannot be read.
         """
-        good, _ = self._collect([int(row) for row in rows], geometric_only=True)
-        result = np.full((len(rows), *self.shape), np.nan, np.float32)
-        for place, row in enumerate(rows):
-            if int(row) in good:
-                result[place] = good[int(row)]
+        wanted = np.asarray(rows, np.int64)
+        kept, values, _ = self._collect(wanted, geometric_only=True)
+        if len(kept) == len(wanted):
+            return values
+        result = np.full((len(wanted), *self.shape), np.nan, np.float32)
+        places = {int(row): place for place, row in enumerate(kept)}
+        for place, row in enumerate(wanted):
+            if int(row) in places:
+                result[place] = values[places[int(row)]]
         return result
 
-    def _collect(self, rows: Sequence[int], *, geometric_only: bool) -> tuple[dict[int, Floats], dict[int, str]]:
-        """Samples by row, transformed together where their stored shapes and types agree, and failures by row."""
+    def _collect(
+        self, rows: NDArray[np.int64], *, geometric_only: bool
+    ) -> tuple[NDArray[np.int64], Floats, dict[int, str]]:
+        """The rows that came out well, their values, and why the others did not.
+
+        Samples whose stored shapes and types agree are transformed together.
+        """
         failed: dict[int, str] = {}
         alike: dict[tuple[Any, ...], list[tuple[int, NDArray[Any]]]] = defaultdict(list)
-        for row, stored in zip(rows, self._reader.read(rows) if rows else [], strict=True):
+        for place, stored in enumerate(self._reader.read(rows) if len(rows) else []):
             if isinstance(stored, SampleError):
-                failed[row] = str(stored)
+                failed[int(rows[place])] = str(stored)
             else:
-                alike[(stored.shape, stored.dtype)].append((row, stored))
-        good: dict[int, Floats] = {}
+                alike[(stored.shape, stored.dtype)].append((place, stored))
+        places: list[NDArray[np.int64]] = []
+        parts: list[Floats] = []
         for group in alike.values():
+            here = np.array([place for place, _ in group])
             try:
                 values, _ = self._transform(np.stack([stored for _, stored in group]), geometric_only=geometric_only)
+                self._check(values.shape[1:])
             except RequestError as error:
-                if not hasattr(self, "shape"):
-                    raise
-                failed.update({row: str(error) for row, _ in group})
-                continue
-            expected = getattr(self, "shape", values.shape[1:])
-            if values.shape[1:] != expected:
-                fix = f"add the transform {{ resize = {list(expected[1:])} }}"
-                if values.shape[1] != expected[0]:
-                    fix = f'set mode = "{"gray" if expected[0] == 1 else "rgb"}"'
-                failed.update({row: f"shape {values.shape[1:]}, expected {expected}; {fix}" for row, _ in group})
-                continue
-            good.update({row: one for (row, _), one in zip(group, values, strict=True)})
-        return good, failed
+                failed.update({int(row): str(error) for row in rows[here]})
+            else:
+                places.append(here)
+                parts.append(values)
+        if not parts:
+            return rows[:0], np.empty((0, *self.shape), np.float32), failed
+        if len(parts) == 1:
+            return rows[places[0]], parts[0], failed
+        order = np.argsort(np.concatenate(places))
+        return rows[np.concatenate(places)[order]], np.concatenate(parts)[order], failed
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if shape != self.shape:
+            fix = f"add the transform {{ resize = {list(self.shape[1:])} }}"
+            if shape[0] != self.shape[0]:
+                fix = f'set mode = "{"gray" if self.shape[0] == 1 else "rgb"}"'
+            raise RequestError(f"shape {shape}, expected {self.shape}; {fix}")
 
     def _transform(self, stored: NDArray[Any], *, geometric_only: bool) -> tuple[Floats, tuple[int, ...]]:
         """A stack of stored samples as (n, channel, *s), and its (channel, *s) before the transforms."""
         canonical = self._layout.canonical(stored)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and reported as such
-            values: Floats = canonical.astype(np.float32)
+            values: Floats = canonical.astype(np.float32, copy=False)
         geometry = Geometry(self._stored_axes, canonical.shape[2:])
         for step in self._transforms:
             if step.geometric or not geometric_only:
@@ -147,14 +159,17 @@ class Dataset:
         return channels if len(channels) == self.shape[0] else None
 
     def _probe(self) -> tuple[Floats, tuple[int, ...]]:
-        """The first sample that can be read; `RequestError` where there is none among the first `PROBED`."""
-        first_message = ""
+        """The first sample that comes through; `RequestError` where none of the first `PROBED` does."""
+        first = ""
         for row in range(min(len(self), PROBED)):
             [stored] = self._reader.read([row])
-            if not isinstance(stored, SampleError):
-                return self._transform(stored[None], geometric_only=False)
-            first_message = first_message or f"{self.ids[row]}: {stored}"
-        raise RequestError(f"none of the first {min(len(self), PROBED)} samples can be read; {first_message}")
+            try:
+                if not isinstance(stored, SampleError):
+                    return self._transform(stored[None], geometric_only=False)
+                raise stored
+            except (SampleError, RequestError) as error:
+                first = first or f"{self.ids[row]}: {error}"
+        raise RequestError(f"none of the first {min(len(self), PROBED)} samples can be used; {first}")
 
 
 def open_dataset(section: DataSection) -> Dataset:

@@ -1,0 +1,78 @@
+"""The method grammar: one canonical spelling for each meaning, and one line for each mistake."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camsweep.core.errors import RequestError
+from camsweep.core.methods import METHODS, parse_expression
+from camsweep.core.methods.registry import FACTORS
+
+
+@pytest.mark.parametrize(
+    ("given_text", "canonical"),
+    [
+        ("gradcam", "gradcam"),
+        ("gradcam:relu=on", "gradcam"),  # a default is not written
+        ("gradcam:relu=off", "gradcam:relu=off"),
+        ("hirescam:relu=off", "hirescam"),
+        ("gradcam++", "gradcam++"),
+        ("gradcam++:relu=off,compat=pytorch-grad-cam", "gradcam++:compat=pytorch-grad-cam,relu=off"),
+        ("grad+input", "grad+input"),
+        ("grad+input+input", "grad+input+input"),
+    ],
+)
+def test_canonical_spelling(given_text, canonical):
+    assert str(parse_expression(given_text)) == canonical
+
+
+@st.composite
+def expressions(draw):
+    method = METHODS[draw(st.sampled_from(sorted(METHODS)))]
+    settings = {}
+    for key, spec in method.keys.items():
+        if draw(st.booleans()):
+            values = [True, False] if spec.kind is bool else list(spec.choices)
+            settings[key] = spec.show(draw(st.sampled_from(values)))
+    text = method.name + (":" if settings else "") + ",".join(f"{k}={v}" for k, v in settings.items())
+    factors = draw(st.lists(st.sampled_from(sorted(FACTORS)), max_size=2)) if method.per_channel else []
+    return "+".join([text, *factors])
+
+
+@given(expressions())
+def test_what_is_printed_reads_back(text):
+    once = parse_expression(text)
+    again = parse_expression(str(once))
+    assert str(again) == str(once)
+    assert again.settings == once.settings
+    assert not set(str(once)) & set(" '\"()[]{}*|&;<>$`\\")  # nothing a shell would touch
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gradcan", "unknown method 'gradcan'. Did you mean 'gradcam'?"),
+        ("gradcam:", "ends in a colon"),
+        ("gradcam:rely=on", "gradcam has no key 'rely'. Did you mean 'relu'?"),
+        ("gradcam:relu=yes", "relu='yes' given, expected on or off"),
+        ("gradcam:relu", "relu='' given, expected on or off"),
+        ("gradcam:relu=on,relu=off", "sets a key twice"),
+        ("gradcam++:compat=other", "expected off or pytorch-grad-cam"),
+        ("grad+inputt", "unknown factor 'inputt'. Did you mean 'input'?"),
+        ("gradcam+input", "factors multiply an input attribution"),
+        ("", "unknown method ''"),
+    ],
+)
+def test_mistakes(text, says):
+    with pytest.raises(RequestError) as caught:
+        parse_expression(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_method_says_what_it_is():
+    for method in [*METHODS.values(), *FACTORS.values()]:
+        assert method.formula
+        assert method.summary
+        assert method.source or method.name in FACTORS
+        assert method.units
