@@ -63,7 +63,7 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's: an option or argument that is not there or not right
-            _fail(f"{error.format_message()} `camsweep COMMAND --help` shows what there is.", 2)
+            _fail(f"{error.format_message().rstrip('.')}. `camsweep COMMAND --help` shows what there is.", 2)
         line = (str(error).splitlines() or [""])[0]
         _fail(f"a fault in camsweep itself, please report it ({type(error).__name__}: {line})", 1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, redirect_stdout
 from time import monotonic
 from typing import Any, Self
 
@@ -18,6 +18,11 @@ PLAIN_INTERVAL = 30.0
 def emit(answer: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
     """The answer of a command: lines for people, or one JSON object."""
     typer.echo(json.dumps(answer, indent=2, default=str) if as_json else "\n".join(lines))
+
+
+def aside() -> AbstractContextManager[Any]:
+    """While the user's code runs, what it prints goes to stderr: stdout is for the answer."""
+    return redirect_stdout(sys.stderr)
 
 
 def table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> list[str]:

@@ -26,6 +26,7 @@ def demo(
     import importlib.resources
     import sys
 
+    from ..core.errors import OutputError
     from ..core.job import Job
     from ..core.run import run_job
     from .console import Progress
@@ -33,13 +34,16 @@ def demo(
     from .render import draw
     from .signals import stopping
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"folder {folder} cannot be made: {(error.strerror or str(error)).lower()}") from None
     answers, lines = [], []
-    with stopping() as stop, importlib.resources.as_file(importlib.resources.files("camsweep.sample_data")) as samples:
+    with importlib.resources.as_file(importlib.resources.files("camsweep.sample_data")) as samples:
         for job in sorted(samples.glob("*.toml")):
             results = folder / f"{job.stem}.h5"
             resolved = Job.load(job, {"output": {"path": str(results)}})
-            with Progress(f"explaining {job.stem}", quiet=quiet) as progress:
+            with stopping() as stop, Progress(f"explaining {job.stem}", quiet=quiet) as progress:
                 outcome = run_job(resolved, load_backend, watch=progress, stop=stop, argv=sys.argv)
             pictures = draw(outcome.path, folder / job.stem, limit=DRAWN, quiet=quiet)
             answers.append({"results": str(results), "status": outcome.counts, "pictures": pictures})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import Progress, emit, size, table
+from .console import Progress, aside, emit, size, table
 from .signals import stopping
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def explain(
     flags = {
         "model": {
             **model_flags(model),
-            "weights": weights and str(weights),
+            **({"weights": str(weights)} if weights else {}),
             "args": dict(map(_argument, model_arg)) if model_arg else None,
             "backend": backend,
             "trust_checkpoint": trust_checkpoint or None,
@@ -101,20 +101,20 @@ def explain(
         "explain": {"methods": method, "layers": layer, "targets": target, "batch_size": batch_size, "device": device},
         "output": {"path": out and str(out), "resolution": resolution, "dtype": dtype, "render": render},
     }
-    with stopping() as stop:
+    with stopping() as stop, aside():
         from ..core.job import Job
         from ..core.run import plan_job, run_job
 
         resolved = Job.load(job, given(flags))
         if dry_run:
             plan = plan_job(resolved, load_backend, sys.argv)
-            emit(plan_answer(plan), _plan_lines(plan), as_json=as_json)
-            return
-        with Progress("explaining", quiet=quiet) as progress:
-            outcome = run_job(resolved, load_backend, watch=progress, stop=stop, force=force, argv=sys.argv)
-        pictures = (
-            _render(outcome.path, quiet=quiet, overwrite=not outcome.was_complete) if resolved.output.render else None
-        )
+        else:
+            with Progress("explaining", quiet=quiet) as progress:
+                outcome = run_job(resolved, load_backend, watch=progress, stop=stop, force=force, argv=sys.argv)
+    if dry_run:
+        emit(plan_answer(plan), _plan_lines(plan), as_json=as_json)
+        return
+    pictures = _render(outcome.path, quiet=quiet) if resolved.output.render else None
     emit(_answer(outcome, pictures), _lines(outcome, pictures), as_json=as_json)
     if outcome.failed:
         from ..core.errors import SAMPLES_FAILED
@@ -155,10 +155,10 @@ def _argument(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _render(results: Path, *, quiet: bool, overwrite: bool) -> dict[str, Any]:
-    from .render import draw
+def _render(results: Path, *, quiet: bool) -> dict[str, Any]:
+    from .render import beside, draw
 
-    return draw(results, results.with_suffix(""), quiet=quiet, overwrite=overwrite)
+    return draw(results, beside(results), quiet=quiet)
 
 
 def _answer(outcome: Outcome, pictures: dict[str, Any] | None) -> dict[str, Any]:

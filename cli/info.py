@@ -54,7 +54,11 @@ def info(
             "targets": list(file.target_names),
             "maps": maps,
             "messages": [
-                {"id": file.ids[row], "status": Status(file.status[row]).name.lower(), "message": file.messages[row]}
+                {
+                    "id": file.ids[row],
+                    "status": Status(file.status[row]).name.lower().replace("_", " "),
+                    "message": file.messages[row],
+                }
                 for row in troubled
             ],
             "provenance": file.provenance,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import emit, table
+from .console import aside, emit, table
 from .explain import (
     Backend_,
     Data,
@@ -67,14 +67,16 @@ def inspect(
         raise RequestError("a torch module does not say what it takes: give --shape 3,224,224, or --data with --layout")
     job = Job.load(file, given(flags))
     if shape is None:
-        sample = example(open_dataset(job.data))
+        with aside():
+            sample = example(open_dataset(job.data))
     else:
         try:
             sample = np.zeros((1, *map(int, shape.split(","))), np.float32)
         except ValueError:
             raise RequestError(f"--shape {shape!r} given, expected whole numbers with commas: 3,224,224") from None
-    loaded = load(job.model, device=job.explain.device, dtype=job.output.compute_dtype)
-    structure = loaded.structure(sample)
+    with aside():
+        loaded = load(job.model, device=job.explain.device, dtype=job.output.compute_dtype)
+        structure = loaded.structure(sample)
     answer = {
         "backend": loaded.name,
         "device": loaded.device,

@@ -38,7 +38,7 @@ def render(
 
     Example: camsweep render run.h5 --limit 20
     """
-    folder = out or results.with_suffix("")
+    folder = out or beside(results)
     pictures = draw(
         results, folder, maps=map, samples=sample, limit=limit, norm=norm, frames=frames, slices=slices,
         overwrite=overwrite, quiet=quiet,
@@ -48,6 +48,11 @@ def render(
         *(f"no picture of {i}: {why}" for i, why in pictures["skipped"]),
     ]
     emit(pictures, lines, as_json=as_json)
+
+
+def beside(results: Path) -> Path:
+    """Where the pictures of a results file go unless it is said: ``run.h5`` has them in ``run``."""
+    return results.with_suffix("") if results.suffix else results.with_name(f"{results.name}-pictures")
 
 
 def draw(
@@ -64,10 +69,12 @@ def draw(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Draw into ``folder``, with progress; what was drawn, for ``--json``."""
-    from ..core.errors import RequestError, nearest
+    from ..core.errors import OutputError, RequestError, nearest
     from ..core.render import render as render_results
     from ..core.results import open_results
 
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"pictures go into a folder, {folder} is a file; give another --out")
     with open_results(results) as file, Progress("rendering", quiet=quiet) as progress:
         rows = None
         if samples:

@@ -86,7 +86,8 @@ class Job(Section):
         here = base or Path.cwd()
         given = cls._absolute(_read(path), path.resolve().parent) if path else {}
         for section, values in cls._absolute(flags, here).items():
-            given[section] = {**given.get(section, {}), **values}
+            if isinstance(given.setdefault(section, {}), dict):  # what is no table is told below
+                given[section] = {**given[section], **values}
         given.setdefault("model", {})
         given.setdefault("data", {})
         try:
@@ -172,4 +173,6 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         flag = " (or --data PATH)" if where == "data.path" else ""
         return f"{where} is missing: write it in the job file{flag}"
-    return f"{where}: {first['input']!r} given; {first['msg'][0].lower()}{first['msg'][1:]}"
+    given = repr(first["input"])
+    given = given if len(given) <= 80 else f"{given[:80]}.."
+    return f"{where}: {given} given; {first['msg'][0].lower()}{first['msg'][1:]}"

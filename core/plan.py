@@ -75,9 +75,10 @@ class Plan:
 
 def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
     """What decides whether an output is this job's: its settings, its weights, its data."""
-    weights = job.model.weights
+    weights, code = job.model.weights, (job.model.source or "").rpartition(":")[0]
     return {
         **job.identity,
+        "model.code": file_sha256(Path(code)) if code.endswith(".py") else "",
         "model.weights": file_sha256(Path(weights)) if weights is not None else "",
         "data.contents": dataset.fingerprint,
     }
@@ -94,11 +95,9 @@ def standing(job: Job, dataset: Dataset, *, force: bool) -> tuple[bool, Parts | 
     if not output.parent.is_dir():
         raise OutputError(f"output folder {output.parent} does not exist; make it, or choose another with --out")
     folder = Parts.folder_of(output)
-    parts = Parts.open(folder)
     if force:
-        if parts is not None:
-            parts.remove()
         return False, None
+    parts = Parts.open(folder)
     if output.exists():
         if theirs := differences(mine, _stored(output)):
             raise OutputError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .data import open_dataset
-from .errors import OutputError
+from .errors import OutputError, RequestError
 from .job import Job
 from .plan import Plan, make, now, standing
 from .results import Parts, merge, open_results
@@ -67,11 +67,18 @@ def run_job(
         plan = make(job, dataset, backend, list(argv))
         if parts is None:
             stack.enter_context(held(folder))
+            if force:
+                Parts.forget(folder)
             parts = Parts.create(folder, plan.schema)
         if parts.schema.columns != plan.schema.columns:
             raise OutputError(f"{folder} was begun by another version and does not fit; start anew with --force")
         parts.clean()
-        Sweep(replace(plan, schema=parts.schema), backend, parts, watch, stop or threading.Event()).run()
+        try:
+            Sweep(replace(plan, schema=parts.schema), backend, parts, watch, stop or threading.Event()).run()
+        except RequestError:
+            if not parts.files():  # a request that fails on its first batch leaves nothing for the next to stumble over
+                parts.remove()
+            raise
         merge(parts, job.output.path, finished=now())
     return _outcome(job.output.path, was_complete=False)
 

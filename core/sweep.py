@@ -148,6 +148,7 @@ def explain_batch(plan: Plan, send: Any, rows: NDArray[np.int64], values: NDArra
     labels = scores.new_tensor(dataset.labels[rows] if dataset.labels is not None else [-1] * len(rows)).long()
     columns = schema.blank(len(rows))
     del columns["samples/message"]
+    columns.pop("inputs/values", None)  # of all rows, and filled already
     indices = [target.index(scores, labels, dataset.classes) for target in plan.targets]
     resolved = [Resolved.of(column, scores) for index in indices for column in index.unbind(1)]
     columns["outputs/scores"][:] = _array(trace.run.outputs)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ...core.errors import RequestError, nearest
+from ...core.errors import CamsweepError, RequestError, nearest
 from ...core.trace import INPUT, Layer, Structure
 from .state import borrowed
 
@@ -122,7 +122,15 @@ class TorchBackend:
                 if name:
                     handle = module.register_forward_hook(partial(watch, name))
                     hooks.callback(handle.remove)
-            outputs, _, final = send(self._tensor(example))
+            try:
+                outputs, _, final = send(self._tensor(example))
+            except CamsweepError:
+                raise
+            except Exception as error:
+                line = (str(error).strip().splitlines() or [""])[0][:200]
+                raise RequestError(
+                    f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
+                ) from error
         named = dict(self.module.named_modules())
         layers = []
         for name in dict.fromkeys(reversed(order)):  # a layer stands where it finished last

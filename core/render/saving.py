@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image
@@ -31,7 +31,8 @@ def replacing(path: Path) -> Iterator[Path]:
         what = (error.strerror or str(error)).lower()
         raise StorageError(f"{path}: {what}; run the same command again, pictures that are there are kept") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def save_png(picture: Image.Image, path: Path, mark: str) -> None:

@@ -96,6 +96,13 @@ class Parts:
         """Away with the folder, once its rows are published elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Away with what lies in ``folder``, whose lock is held and stays."""
+        for path in folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+
     def clean(self) -> None:
         """Remove what a killed run left half written."""
         for path in self.folder.glob(".*.tmp"):

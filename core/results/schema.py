@@ -143,17 +143,18 @@ class Schema:
     def columns(self) -> tuple[Column, ...]:
         """Every dataset with a row for each sample, in the order in which the checksum takes them."""
         count = len(self.targets)
+        real = "float64" if self.dtype == "float64" else "float32"
         columns = [
             Column("samples/status", "uint8"),
             Column("samples/message", f"S{MESSAGE_BYTES}"),
-            Column("outputs/scores", "float32", (self.outputs,)),
+            Column("outputs/scores", real, (self.outputs,)),
             Column("outputs/predicted", "int32"),
             Column("targets/index", "int32", (count,)),
-            Column("targets/score", "float32", (count,)),
+            Column("targets/score", real, (count,)),
         ]
         for each in self.maps:
             columns.append(Column(f"{each.group}/values", self.dtype, (count, *each.shape)))
-            columns.append(Column(f"{each.group}/range", "float32", (count, 2)))
+            columns.append(Column(f"{each.group}/range", real, (count, 2)))
             if self.dtype == "float16":
                 columns.append(Column(f"{each.group}/scale", "float32", (count,)))
         if self.inputs_dtype:

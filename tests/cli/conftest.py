@@ -179,7 +179,7 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="session")
-def _bench(tmp_path_factory) -> Path:
+def workbench(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bench")
     (folder / "models.py").write_text(MODELS)
     models = load_models(folder / "models.py")
@@ -198,10 +198,10 @@ def _bench(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def bench(_bench, tmp_path) -> Path:
+def bench(workbench, tmp_path) -> Path:
     """models.py, weights.pt, weights2d.pt, signals.npz, images/ and job.toml, in a folder of the test's own."""
     folder = tmp_path / "bench"
-    shutil.copytree(_bench, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(workbench, folder, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 

@@ -397,8 +397,13 @@ def test_rows_have_names_of_their_own():
     assert len({row.name for row in ROWS}) == len(ROWS) >= 40
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.code == 2 and row.words == "explain job.toml"][::6],
-                         ids=lambda row: row.name)  # fmt: skip
+LATE = ("a model that is not differentiable", "a model whose code raises behind the first sample")
+"""Faults that no plan can foresee."""
+
+EARLY = [row for row in ROWS if row.code == 2 and row.words == "explain job.toml" and row.name not in LATE]
+
+
+@pytest.mark.parametrize("row", EARLY[::6], ids=lambda row: row.name)
 def test_json_and_dry_run_fail_alike(bench, call, row):
     row.prepare(bench)
     before = contents(bench)
@@ -446,14 +451,14 @@ sys.exit(run("out/run.h5"))
 """
 
 
-def test_an_output_folder_without_permission(_bench):
+def test_an_output_folder_without_permission(workbench):
     """As a user who may read the job and not write beside it: root may write anywhere."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "out").mkdir()
         for file in ("models.py", "weights.pt", "signals.npz", "job.toml"):
-            (folder / file).write_bytes((_bench / file).read_bytes())
+            (folder / file).write_bytes((workbench / file).read_bytes())
             (folder / file).chmod(0o644)
         (folder / "out").chmod(0o555)
         ended = subprocess.run(

@@ -51,7 +51,9 @@ def test_explain_computes_what_plain_torch_does(bench, call, net, signals):
     assert answer.code == 0
     results = bench / "run.h5"
     # a ReLU leaves nothing of one sample's CAM, and the row says so
-    empty = [row for row, x in enumerate(signals["x"]) if not all(cam(net, x, m).any() for m in ("gradcam", "layercam"))]
+    empty = [
+        row for row, x in enumerate(signals["x"]) if not all(cam(net, x, m).any() for m in ("gradcam", "layercam"))
+    ]
     assert len(empty) == 1
     assert answer.json == {
         "results": str(results), "samples": 10, "status": {"ok": 9, "zero map": 1}, "was_complete": False,
@@ -512,6 +514,17 @@ def test_render_keeps_what_is_there(explained, call):
     assert (explained / "run" / first).stat().st_mtime_ns == stamp
     assert call("render", "run.h5", "--limit", 1, "-q", "--overwrite", cwd=explained).code == 0
     assert (explained / "run" / first).stat().st_mtime_ns != stamp
+
+
+def test_results_without_a_suffix_have_pictures_too(bench, call):
+    assert call("explain", "job.toml", "-o", "run", "--limit", 1, "--render", "-q", cwd=bench).code == 0
+    [picture] = bench.rglob("*@first/*.png")
+    stamp = picture.stat().st_mtime_ns
+    assert call("render", "run", "-q", cwd=bench).code == 0
+    assert [*bench.rglob("*@first/*.png")] == [picture]
+    assert picture.stat().st_mtime_ns == stamp
+    with open_results(bench / "run") as results:
+        assert len(results) == 1
 
 
 @pytest.mark.parametrize(

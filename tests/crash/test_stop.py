@@ -37,7 +37,7 @@ def test_each_signal_stops_after_the_batch_in_hand_and_the_same_command_goes_on(
     done = 0
     for number in SIGNALS:
         with bench.start() as process:
-            until(lambda: bench.computed().total() >= done + 16, process)
+            until(lambda enough=done + 16: bench.computed().total() >= enough, process)
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
         assert process.returncode == 75, err
