@@ -130,7 +130,7 @@ class Job(Section):
         return {
             "model.source": None if self.model.source is None else Path(self.model.source).name,
             "model.args": self.model.args,
-            "data": self.data.model_dump(mode="json", exclude={"path", "manifest", "mask"}),
+            "data": self.data.model_dump(mode="json", exclude={"path", "manifest"}),
             "explain.methods": [str(e) for e in self.explain.expressions],
             "explain.layers": self.explain.layers,
             "explain.targets": [str(t) for t in self.explain.parsed_targets],

@@ -97,13 +97,13 @@ def standing(job: Job, dataset: Dataset, *, force: bool) -> tuple[bool, Parts | 
     folder = Parts.folder_of(output)
     if force:
         return False, None
-    parts = Parts.open(folder)
     if output.exists():
         if theirs := differences(mine, _stored(output)):
             raise OutputError(
                 f"output {output} exists from another job ({_listed(theirs)}); give another --out, or --force"
             )
         return True, None
+    parts = Parts.open(folder)
     if parts is not None and (theirs := differences(mine, parts.schema.provenance.identity)):
         raise OutputError(f"{folder} is from another job ({_listed(theirs)}); give another --out, or --force")
     return False, parts

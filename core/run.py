@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .data import open_dataset
-from .errors import OutputError, RequestError
-from .job import Job
+from .errors import CamsweepError, OutputError, RequestError
+from .job import Job, differences
 from .plan import Plan, make, now, standing
-from .results import Parts, merge, open_results
-from .results.parts import held
+from .results import Parts, merge, open_results, stored_identity
+from .results.parts import discard, held
 from .sweep import Sweep, Watch
 from .trace import Backend
 
@@ -57,9 +57,10 @@ def run_job(
     """
     dataset = open_dataset(job.data)
     complete, parts = standing(job, dataset, force=force)
-    if complete:
-        return _outcome(job.output.path, was_complete=True)
     folder = Parts.folder_of(job.output.path)
+    if complete:
+        _tidy(job.output.path, folder)
+        return _outcome(job.output.path, was_complete=True)
     with ExitStack() as stack:
         if parts is not None:
             stack.enter_context(held(folder))
@@ -67,8 +68,6 @@ def run_job(
         plan = make(job, dataset, backend, list(argv))
         if parts is None:
             stack.enter_context(held(folder))
-            if force:
-                Parts.forget(folder)
             parts = Parts.create(folder, plan.schema)
         if parts.schema.columns != plan.schema.columns:
             raise OutputError(f"{folder} was begun by another version and does not fit; start anew with --force")
@@ -81,6 +80,14 @@ def run_job(
             raise
         merge(parts, job.output.path, finished=now())
     return _outcome(job.output.path, was_complete=False)
+
+
+def _tidy(output: Path, folder: Path) -> None:
+    """Remove the parts that a finished output was made of, where a kill came between."""
+    with suppress(CamsweepError):  # they are another's, or another run is at work there
+        parts = Parts.open(folder)
+        if parts is not None and not differences(parts.schema.provenance.identity, stored_identity(output)):
+            discard(folder)
 
 
 def _outcome(path: Path, *, was_complete: bool) -> Outcome:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError, SampleError, nearest
-from .readers import Reader, Stored, numbered, reader, text
+from .readers import Reader, Rows, Stored, numbered, reader, text
 from .section import DataSection
 
 SAMPLED_BYTES = 1 << 20
@@ -100,8 +100,6 @@ def _reader(section: DataSection, arrays: Mapping[str, Any]) -> Reader:
         raise RequestError(f"{name} in {path} is {stored.shape}, expected samples with at least one axis of their own")
     if not len(stored):
         raise RequestError(f"{name} in {path} holds no samples: its shape is {stored.shape}")
-    if section.mask is not None and section.mask not in arrays:
-        raise RequestError(f"data.mask: no array {section.mask!r} in {path}. {nearest(section.mask, arrays)}")
     classes = section.classes
     if isinstance(classes, str):
         classes = [text(value) for value in _array(section, arrays, "classes", classes)]
@@ -120,7 +118,7 @@ def _reader(section: DataSection, arrays: Mapping[str, Any]) -> Reader:
     return Reader(ids, partial(_read, stored), fingerprint, labels, settled, None, tuple(stored.shape), name)
 
 
-def _read(stored: Any, rows: Sequence[int]) -> list[Stored]:
+def _read(stored: Any, rows: Rows) -> list[Stored]:
     first = int(rows[0])
     try:
         if list(rows) == list(range(first, first + len(rows))):
@@ -139,7 +137,7 @@ def _input_name(section: DataSection, arrays: Mapping[str, Any]) -> str:
         return section.input
     if "x" in arrays:
         return "x"
-    others = [name for name in arrays if name not in (section.label, section.id, section.classes, section.mask)]
+    others = [name for name in arrays if name not in (section.label, section.id, section.classes)]
     if len(others) == 1:
         return others[0]
     raise RequestError(f"{section.path} holds several arrays ({', '.join(others)}); name one with data.input (--input)")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError, SampleError
-from .readers import Reader, Stored, numbered, reader
+from .readers import Reader, Rows, Stored, numbered, reader
 from .section import DataSection
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".ppm", ".pgm"})
@@ -53,7 +53,7 @@ def open_folder(section: DataSection) -> Reader:
     return Reader([_shown(name) for name in ids], read, digest.hexdigest(), labels, classes, "NHWC")
 
 
-def _read(files: Sequence[Path], mode: str, rows: Sequence[int]) -> list[Stored]:
+def _read(files: Sequence[Path], mode: str, rows: Rows) -> list[Stored]:
     found: list[Stored] = []
     for row in rows:
         try:

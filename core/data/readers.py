@@ -13,12 +13,13 @@ from ..errors import RequestError, SampleError, nearest
 from .section import DataSection
 
 Stored = NDArray[Any] | SampleError
+Rows = Sequence[int] | NDArray[np.int64]
 
 
 class Read(Protocol):
     """Fetch stored samples, each an array or the reason why it is none."""
 
-    def __call__(self, rows: Sequence[int]) -> list[Stored]:
+    def __call__(self, rows: Rows) -> list[Stored]:
         """One entry for each row."""
         ...
 
@@ -51,7 +52,7 @@ class Reader:
 
 Opener = Callable[[DataSection], Reader]
 READERS: dict[str, Opener] = {}
-FOR_ARRAYS, FOR_FOLDERS = ("input", "label", "id", "mask"), ("manifest", "mode")
+FOR_ARRAYS, FOR_FOLDERS = ("input", "label", "id"), ("manifest", "mode")
 """Keys that only these take; with the others they are refused rather than ignored."""
 SUFFIXES: dict[str, str] = {}
 

@@ -35,8 +35,6 @@ class DataSection(BaseModel):
     """CSV with the columns path and, where wanted, id and label; selects and labels the files of a folder."""
     mode: Literal["keep", "rgb", "gray"] = "keep"
     """What images are turned into."""
-    mask: str | None = None
-    """Name of the array of ground-truth masks."""
     limit: int | None = Field(None, ge=1)
     """Only the first so many samples."""
 

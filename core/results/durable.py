@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import IO, Any
 import h5py
 
 from ..errors import StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+SEAL_BYTES = 4
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
@@ -58,7 +62,7 @@ def told(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # HDF5 itself, not the disk
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in FULL
         what = "no space left" if full else os.strerror(error.errno).lower()
         do = "free some space" if full else "see to it"
         raise StorageError(f"{path}: {what}; {do}, then run the same command again: finished rows are kept") from error
@@ -121,10 +125,14 @@ class SafeFile(io.RawIOBase):
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def sync(self) -> None:
-        """fsync; raises the first error that any call met."""
+    def check(self) -> None:
+        """Raise the first error that any call met."""
         if self._error is not None:
             raise self._error
+
+    def sync(self) -> None:
+        """fsync, after `check`."""
+        self.check()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -139,13 +147,44 @@ def hdf5(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[h5
     with beside(path) as temporary, told(path):
         safe = SafeFile(temporary)
         try:
-            with h5py.File(safe, "w") as file:
-                yield file
+            try:
+                with h5py.File(safe, "w") as file:
+                    yield file
+            except Exception:
+                safe.check()  # whatever HDF5 made of it, the disk was first
+                raise
             safe.sync()
         finally:
             safe.close()
         if check is not None:
             check(temporary)
+
+
+def sealed(data: bytes) -> bytes:
+    """``data`` with its crc32 behind it. HDF5 does not look past its own end, and does not notice most flipped bits."""
+    return data + zlib.crc32(data).to_bytes(SEAL_BYTES, "little")
+
+
+def seal(path: Path) -> None:
+    """Put a file's crc32 behind it, durably."""
+    with path.open("r+b", buffering=0) as file:
+        crc = _crc(file, path.stat().st_size)
+        file.write(crc.to_bytes(SEAL_BYTES, "little"))
+        os.fsync(file.fileno())
+
+
+def intact(path: Path) -> bool:
+    """Whether a sealed file is, to the bit, what was written."""
+    with told(path), path.open("rb", buffering=0) as file:
+        size = path.stat().st_size - SEAL_BYTES
+        return size >= 0 and _crc(file, size) == int.from_bytes(file.read(SEAL_BYTES), "little")
+
+
+def _crc(file: IO[bytes], size: int) -> int:
+    crc = 0
+    while size and (block := file.read(min(size, 1 << 20))):
+        crc, size = zlib.crc32(block, crc), size - len(block)
+    return crc
 
 
 @contextmanager

@@ -21,8 +21,11 @@ FORMAT, VERSION = "camsweep", 1
 def merge(parts: Parts, output: Path, *, finished: str) -> None:
     """Publish ``output`` from all its parts, then remove them. `StorageError` where rows are missing or damaged."""
     schema = parts.schema
+    parts.intact(parts.files())
     if missing := int((parts.owners() < 0).sum()):
-        raise StorageError(f"{parts.folder}: {missing} of {len(schema)} rows are not done; run the job again")
+        raise StorageError(
+            f"{parts.folder}: {missing} of {len(schema)} rows are not done, or damaged; run the same command again"
+        )
 
     def check(path: Path) -> None:
         if damaged := verify(path, sorted({0, len(schema) // 2, len(schema) - 1})):

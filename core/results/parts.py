@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import glob
+import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from ..errors import OutputError, Stopped
+from ..errors import OutputError, Stopped, StorageError
 from . import durable
 from .schema import CHECKSUM, Column, Schema
 
@@ -41,14 +45,22 @@ class Parts:
     @classmethod
     def create(cls, folder: Path, schema: Schema) -> Parts:
         """Write the manifest; from then on the run can be resumed."""
-        durable.write(folder / "manifest.json", _manifest.dump_json(schema))
+        for path in folder.glob("rows-*"):  # of a job whose removal was cut short
+            path.unlink()
+        # By the json module: file names can hold bytes that are not UTF-8, which pydantic does not write.
+        durable.write(folder / "manifest.json", json.dumps(asdict(schema)).encode())
         return cls(folder, schema)
 
     @classmethod
     def open(cls, folder: Path) -> Parts | None:
-        """The parts in ``folder``, None where there is no manifest yet."""
+        """The parts in ``folder``, None where there is no manifest yet, `OutputError` where it cannot be read."""
         path = folder / "manifest.json"
-        return cls(folder, _manifest.validate_json(path.read_bytes())) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return cls(folder, _manifest.validate_python(json.loads(path.read_bytes())))
+        except (ValidationError, ValueError):
+            raise OutputError(f"{path} is damaged or of another version; start anew with --force") from None
 
     def files(self) -> list[Path]:
         """All parts, those that were compacted last: where two hold a row, the later one counts."""
@@ -60,14 +72,27 @@ class Parts:
         A part that cannot be read is set aside (``.bad``) and its rows are done again.
         """
         owners = np.full(len(self.schema), -1, np.int64)
-        for place, path in enumerate(self.files()):
+        place = 0
+        for path in self.files():
             try:
-                with durable.reading(path) as part:
-                    owners[part[ROW.path][:]] = place
-            except (OSError, KeyError, IndexError):
-                path.rename(path.with_suffix(".bad"))
-                return self.owners()
+                rows = _rows(path)
+                if rows.min() < 0 or rows.max() >= len(owners):
+                    raise ValueError("rows that the run does not have")
+            except StorageError:
+                raise
+            except Exception:  # HDF5 says of damage whatever comes to it
+                _set_aside(path)
+                continue
+            owners[rows] = place
+            place += 1
         return owners
+
+    def intact(self, paths: Sequence[Path]) -> list[Path]:
+        """Those of ``paths`` in which no bit has changed; the others are set aside. Reads them all."""
+        damaged = [path for path in paths if not durable.intact(path)]
+        for path in damaged:
+            _set_aside(path)
+        return [path for path in paths if path not in damaged]
 
     def commit(self, rows: NDArray[np.int64], columns: Mapping[str, NDArray[Any]]) -> None:
         """Add ``rows`` as one part. When this returns they are done, whatever happens next."""
@@ -78,15 +103,15 @@ class Parts:
                 dataset[...] = contents[column.path].astype(dataset.dtype)
             file.flush()
             image = file.id.get_file_image()
-        durable.write(self.folder / f"rows-{rows.min():09d}-{rows.max():09d}.h5", image)
+        durable.write(self.folder / f"{_name(rows)}.h5", durable.sealed(image))
 
     def compact(self) -> None:
         """Copy the small parts into one, published before they are removed."""
         small = [path for path in self.files() if "+" not in path.stem]
-        if len(small) < COMPACT_FROM:
+        if len(small) < COMPACT_FROM or not (small := self.intact(small)):
             return
         rows = np.unique(np.concatenate([_rows(path) for path in small]))
-        with durable.hdf5(self.folder / f"rows-{rows[0]:09d}-{rows[-1]:09d}+{len(rows)}.h5") as file:
+        with durable.hdf5(self.folder / f"{_name(rows)}+{len(rows)}.h5", durable.seal) as file:
             gather(small, rows, (*self.schema.columns, CHECKSUM), file)
             create(file, ROW, len(rows))[...] = rows
         for path in small:
@@ -96,17 +121,18 @@ class Parts:
         """Away with the folder, once its rows are published elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @staticmethod
-    def forget(folder: Path) -> None:
-        """Away with what lies in ``folder``, whose lock is held and stays."""
-        for path in folder.iterdir():
-            if path.name != "lock":
-                path.unlink()
-
     def clean(self) -> None:
-        """Remove what a killed run left half written."""
-        for path in self.folder.glob(".*.tmp"):
+        """Remove what a killed run left half written, its output too."""
+        output = glob.escape(self.folder.name.removesuffix(".parts"))
+        for path in [*self.folder.glob(".*.tmp"), *self.folder.parent.glob(f".{output}.*.tmp")]:
             path.unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Away with parts that nobody needs any more, in whatever state; `Stopped` where a run is at work there."""
+    if folder.is_dir():
+        with held(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -114,19 +140,21 @@ def held(folder: Path) -> Iterator[None]:
     """Hold an output against a second run, which would only do the same work twice; `Stopped` says who holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
+        lock = (folder / "lock").open("a+b", buffering=0)
     except OSError as error:
+        if error.errno in durable.FULL:
+            with durable.told(folder):
+                raise
         raise OutputError(f"cannot write beside {folder.parent}: {os.strerror(error.errno or 0).lower()}") from None
     with lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            raise Stopped(f"another run is at work on this output ({lock.read().strip()}); wait for it") from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.uname().nodename} pid {os.getpid()}")
-        lock.flush()
+            raise Stopped(f"another run is at work on this output ({lock.read().decode()}); wait for it") from None
+        with suppress(OSError):  # the lock holds without a name, on a full disk too
+            lock.truncate(0)
+            lock.write(f"{os.uname().nodename} pid {os.getpid()}".encode())
         yield
 
 
@@ -178,7 +206,17 @@ def _index(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return places
 
 
+def _name(rows: NDArray[np.int64]) -> str:
+    """Of a part, the same for the same rows only."""
+    return f"rows-{rows.min():09d}-{rows.max():09d}-{zlib.crc32(np.sort(rows).tobytes()):08x}"
+
+
+def _set_aside(path: Path) -> None:
+    with durable.told(path):
+        path.rename(path.with_suffix(".bad"))
+
+
 def _rows(path: Path) -> NDArray[np.int64]:
-    with durable.reading(path) as part:
+    with durable.told(path), durable.reading(path) as part:
         rows: NDArray[np.int64] = part[ROW.path][:]
         return rows

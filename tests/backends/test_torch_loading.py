@@ -136,7 +136,7 @@ def test_a_pickle_is_not_run(folder):
     [
         ("Nett", "Did you mean 'Net'"),
         ("leaves", "SystemExit: bye at net.py"),
-        ("breaks", "ValueError: two at net.py:29"),
+        ("breaks", "ValueError: two at net.py:28"),
         ("number", "gave a int, expected a torch.nn.Module"),
         ("factory", "missing a required argument: 'width'"),
     ],

@@ -1,13 +1,17 @@
 """Kill a run of parts, compactions and the merge at every single thing it asks of the disk, and once more half-way
 through every write: random kills all but never hit the moments between two system calls.
 
-    python tests/crash/points.py        prints the number of points, and exits 1 where one of them loses anything
+    python tests/crash/points.py [--every N]
+
+Of the many small writes that HDF5 makes only every N-th is a point (1: all of them). Prints the number of points, and
+exits 1 where one of them loses anything.
 
 Each point is a child process that ends by SIGKILL; the parent then does what the same command would.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
@@ -34,8 +38,9 @@ WATCHED = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shu
 class Countdown:
     """Ends the process when it has been asked ``left`` times."""
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, left: int, every: int) -> None:
+        self.left, self.every = left, every
+        self.writes = 0
 
     def __call__(self) -> None:
         self.left -= 1
@@ -56,8 +61,10 @@ class Countdown:
 
         def torn_write(file: SafeFile, data: object) -> int:
             view = memoryview(data).cast("B")  # type: ignore[arg-type]
-            self()
-            self.half(view, lambda part: write(file, part))
+            self.writes += 1
+            if self.writes % self.every == 0:
+                self()
+                self.half(view, lambda part: write(file, part))
             return write(file, view)
 
         def opened(path: Path, mode: str = "r", *more: object, **options: object) -> object:
@@ -109,14 +116,14 @@ def _opened(output: Path) -> Parts:
     return parts
 
 
-def point(folder: Path, number: int) -> tuple[bool, list[str]]:
+def point(folder: Path, number: int, every: int) -> tuple[bool, list[str]]:
     """Kill a run at its ``number``-th point, then run it again: whether it was killed, and what was wrong."""
     output = folder / "run.h5"
     reading, telling = os.pipe()
     if (child := os.fork()) == 0:
         code = 1
         try:
-            Countdown(number).watch()
+            Countdown(number, every).watch()
             run(output, telling)
             code = 0
         finally:
@@ -149,7 +156,7 @@ def _checked(output: Path) -> list[str]:
         return [*verify(output), *(f"{path} is wrong" for path in unlike(file, SCHEMA, COLUMNS))]
 
 
-def every_point() -> tuple[int, list[str]]:
+def every_point(every: int) -> tuple[int, list[str]]:
     """All points until a run comes through: their number, and what was wrong at which."""
     parts_module.COMPACT_FROM = 3
     wrong: list[str] = []
@@ -157,14 +164,16 @@ def every_point() -> tuple[int, list[str]]:
     while killed:
         number += 1
         folder = Path(tempfile.mkdtemp(prefix="camsweep-points-"))
-        killed, found = point(folder, number)
+        killed, found = point(folder, number, every)
         wrong += [f"point {number}: {each}" for each in found]
         shutil.rmtree(folder)
     return number - 1, wrong
 
 
 if __name__ == "__main__":
-    points, wrong = every_point()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1)
+    points, wrong = every_point(parser.parse_args().every)
     print(f"{points} points, {len(wrong)} violations")
     print("\n".join(wrong), file=sys.stderr, end="")
     sys.exit(bool(wrong))

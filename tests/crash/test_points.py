@@ -3,11 +3,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_a_kill_at_every_point_loses_nothing():
+
+@pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.full)])
+def test_a_kill_at_every_point_loses_nothing(every):
     """In a process of its own, without threads: it forks."""
-    script = Path(__file__).with_name("points.py")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("points.py"), "--every", str(every)],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert int(done.stdout.split()[0]) > 100
