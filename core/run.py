@@ -86,7 +86,8 @@ def _tidy(output: Path, folder: Path) -> None:
     """Remove the parts that a finished output was made of, where a kill came between."""
     with suppress(CamsweepError):  # they are another's, or another run is at work there
         parts = Parts.open(folder)
-        if parts is not None and not differences(parts.schema.provenance.identity, stored_identity(output)):
+        # Without a manifest they are nobody's: its removal was cut short, or a run has only just begun and holds them.
+        if parts is None or not differences(parts.schema.provenance.identity, stored_identity(output)):
             discard(folder)
 
 

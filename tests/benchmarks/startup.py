@@ -1,6 +1,6 @@
 """CPU seconds (user + system) that each command takes to start, median of five runs of the whole process.
 
-    python tests/benchmarks/startup.py
+python tests/benchmarks/startup.py
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from .kill import sweep
 
 
 def test_six_kills_lose_nothing(tmp_path):
-    tally = sweep(tmp_path, kills=6, seed=3, kind="mixed", samples=560, pause=0.03)
+    tally = sweep(tmp_path, kills=6, seed=3, kind="mixed", samples=320, pause=0.03)
     assert not tally.violations
     assert tally.kills >= 6
     assert tally.finished >= 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("every", [60, pytest.param(1, marks=pytest.mark.full)])
 def test_a_kill_at_every_point_loses_nothing(every):
     """In a process of its own, without threads: it forks."""
     done = subprocess.run(
@@ -17,4 +17,4 @@ def test_a_kill_at_every_point_loses_nothing(every):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert int(done.stdout.split()[0]) > 100
+    assert int(done.stdout.split()[0]) > 80

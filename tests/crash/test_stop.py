@@ -1,6 +1,7 @@
 """Being asked to stop: the batch in hand is kept, one line says how far it came, the same command goes on."""
 
 import re
+import shutil
 import signal
 import subprocess
 from time import monotonic, sleep
@@ -115,12 +116,19 @@ def test_a_second_run_on_the_same_output_is_told_who_holds_it(tmp_path, referenc
         first.communicate()
 
 
-def test_parts_left_by_a_kill_after_the_file_was_published_are_cleared_away(tmp_path):
-    bench = Bench(tmp_path, samples=16, pause=0)
+@pytest.mark.parametrize("manifest", [True, False])
+def test_parts_left_by_a_kill_after_the_file_was_published_are_cleared_away(tmp_path, manifest):
+    bench = Bench(tmp_path, samples=32, pause=0.3)
+    with bench.start() as process:
+        until(lambda: bench.committed()[0], process)
+        process.kill()
+        process.communicate()
+    left = tmp_path / "left"
+    shutil.copytree(bench.parts, left)
     assert bench.finish()[0] == 0
-    bench.parts.mkdir()
-    (bench.parts / "rows-000000000-000000007.h5").write_bytes(b"left over")
-    (bench.parts / "lock").write_text("")
+    left.rename(bench.parts)
+    if not manifest:  # the folder's removal had begun
+        (bench.parts / "manifest.json").unlink()
     code, out, _ = bench.finish()
     assert code == 0
     assert "already complete" in out
