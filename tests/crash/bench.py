@@ -143,7 +143,7 @@ class Bench:
         return sorted({path.name for path in [*found, *self.output.parent.glob("*.parts")]})
 
 
-def contrast(one: Path, other: Path, *, but: tuple[str, ...] = ("started", "finished")) -> list[str]:
+def contrast(one: Path, other: Path, *, but: tuple[str, ...] = ("started", "finished", "git")) -> list[str]:
     """Where two results files differ, bit by bit; ``but`` are attributes that may."""
     with h5py.File(one, "r") as a, h5py.File(other, "r") as b:
         first, second = _contents(a, but), _contents(b, but)

@@ -30,7 +30,7 @@ def reference(tmp_path_factory):
 
 
 def same(reference, bench):
-    return contrast(reference, bench.output, but=("started", "finished", "job", "argv", "data"))
+    return contrast(reference, bench.output, but=("started", "finished", "git", "job", "argv", "data"))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def until(happened, process, limit=60):
 
 
 def same(reference, bench):
-    return contrast(reference, bench.output, but=("started", "finished", "job", "argv", "data"))
+    return contrast(reference, bench.output, but=("started", "finished", "git", "job", "argv", "data"))
 
 
 def test_each_signal_stops_after_the_batch_in_hand_and_the_same_command_goes_on(tmp_path, reference):
