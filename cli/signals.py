@@ -25,7 +25,9 @@ def stopping() -> Iterator[threading.Event]:
             os._exit(130)
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    # Under nohup, or in the background of a script, a signal is ignored on purpose.
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield stop
     finally:

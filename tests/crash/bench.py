@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -72,6 +73,12 @@ path = "{output}"
 BATCH = 8
 
 
+def heed() -> None:
+    """Let every signal have its default effect."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Bench:
     """A job of ``samples`` rows in ``folder``, with the results in ``output`` (another folder, for a small disk)."""
 
@@ -99,7 +106,8 @@ class Bench:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            **options,
+            # What runs in the background or under nohup ignores signals, and would hand that on to the run under test.
+            **{"preexec_fn": heed, **options},
         )
 
     def finish(self, *more: str, timeout: float = 120, **options) -> tuple[int, str, str]:
