@@ -40,11 +40,14 @@ def guess(model: ModelSection) -> str:
     raise RequestError(f"no backend reads {model.weights}: expected one of {known}; name one with --backend")
 
 
-def load(model: ModelSection, *, device: str, dtype: str) -> Backend:
-    """Load ``model`` to ``device`` ("auto", "cpu", "cuda", ..), computing in ``dtype`` ("float32" or "float64")."""
+def load(model: ModelSection, *, device: str, dtype: str, argument: str | None = None) -> Backend:
+    """Load ``model`` to ``device`` ("auto", "cpu", "cuda", ..), computing in ``dtype`` ("float32" or "float64").
+
+    ``argument`` names the model's argument that gets the input, where it is not the first.
+    """
     name = guess(model)
     if name not in installed():
         raise RequestError(f"the {name} backend is not installed: pip install 'camsweep[{name}]'")
     module = importlib.import_module(f".{name}", __name__)
-    backend: Backend = module.load(model, device=device, dtype=dtype)
+    backend: Backend = module.load(model, device=device, dtype=dtype, argument=argument)
     return backend

@@ -24,6 +24,10 @@ ModelArg = Annotated[
 ]
 Backend_ = Annotated[str | None, typer.Option("--backend", help="torch; guessed from the files.")]
 Trust = Annotated[bool, typer.Option("--trust-checkpoint", help="Load pickled code from the checkpoint. It is run.")]
+Output = Annotated[
+    str | None, typer.Option("--output", metavar="KEY", help="Which output, of a model that gives several.")
+]
+Tokens = Annotated[str | None, typer.Option(help="How tokens become a grid: prefix=1,grid=14x14, or channels=last.")]
 Data = Annotated[Path | None, typer.Option(help="NPZ, NPY or HDF5 file, or a folder of images.")]
 Input = Annotated[str | None, typer.Option(help="Name of the input array in the file.")]
 Layout = Annotated[str | None, typer.Option(help="How the stored array is laid out: NCT, NHWC, NTHWC, ..")]
@@ -38,6 +42,8 @@ def explain(
     weights: Weights = None,
     model_arg: ModelArg = None,
     backend: Backend_ = None,
+    output: Output = None,
+    tokens: Tokens = None,
     trust_checkpoint: Trust = False,
     data: Data = None,
     input: Input = None,  # noqa: A002  (named as in the job file)
@@ -56,10 +62,15 @@ def explain(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="predicted, top:3, label, class:NAME, all, output:0. Repeatable."),
+        typer.Option(
+            "--target", "-t", help="predicted, top:3, label, class:NAME, all, output:0, A-vs-B, .. Repeatable."
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Samples in a batch.")] = None,
     device: Device = None,
+    score: Annotated[
+        str | None, typer.Option(help="What of a class is explained: logit, probability or log-probability.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Results file to write.")] = None,
     resolution: Annotated[
         str | None, typer.Option(help="Store CAMs at the resolution of the input or the layer.")
@@ -87,6 +98,8 @@ def explain(
             **({"weights": str(weights)} if weights else {}),
             "args": dict(map(_argument, model_arg)) if model_arg else None,
             "backend": backend,
+            "output": output,
+            "tokens": tokens,
             "trust_checkpoint": trust_checkpoint or None,
         },
         "data": {
@@ -98,7 +111,14 @@ def explain(
             "rate": rate,
             "limit": limit,
         },
-        "explain": {"methods": method, "layers": layer, "targets": target, "batch_size": batch_size, "device": device},
+        "explain": {
+            "methods": method,
+            "layers": layer,
+            "targets": target,
+            "batch_size": batch_size,
+            "device": device,
+            "score": score,
+        },
         "output": {"path": out and str(out), "resolution": resolution, "dtype": dtype, "render": render},
     }
     with stopping() as stop, aside():
@@ -126,7 +146,7 @@ def load_backend(job: Job) -> Backend:
     """The backend of a job, its framework imported."""
     from ..backends import load
 
-    return load(job.model, device=job.explain.device, dtype=job.output.compute_dtype)
+    return load(job.model, device=job.explain.device, dtype=job.output.compute_dtype, argument=job.data.argument)
 
 
 def model_flags(model: str | None) -> dict[str, Any]:
@@ -191,6 +211,7 @@ def plan_answer(plan: Plan) -> dict[str, Any]:
         "input_shape": plan.schema.input_shape,
         "outputs": plan.schema.outputs,
         "final": plan.schema.final,
+        "score": plan.schema.score,
         "targets": plan.schema.targets,
         "maps": [{"name": m.name, "shape": m.shape, "formula": m.formula} for m in plan.schema.maps],
         "passes_per_batch": plan.passes,
@@ -207,9 +228,9 @@ def _plan_lines(plan: Plan) -> list[str]:
         plan.job.toml().rstrip(),
         "",
         f"{len(plan.schema)} samples of {shape} in {answer['batches']} batches of {plan.job.explain.batch_size}",
-        f"each batch: {passes['forward']} forward, {passes['backward']} backward",
-        f"targets: {', '.join(plan.schema.targets)}"
-        + (f" (behind the final {plan.schema.final})" if plan.schema.final else ""),
+        "each batch, at most: " + ", ".join(f"{count} {kind}" for kind, count in passes.items()),
+        f"targets: {', '.join(plan.schema.targets)}",
+        f"score: {plan.schema.score}",
         *table(rows, ("map", "shape", "formula")),
         f"at most {size(plan.bytes)} before compression, into {plan.job.output.path}",
     ]

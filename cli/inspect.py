@@ -16,10 +16,13 @@ from .explain import (
     Json,
     Layout,
     ModelArg,
+    Output,
+    Tokens,
     Trust,
     Weights,
     _argument,
     given,
+    load_backend,
     model_flags,
 )
 
@@ -29,6 +32,8 @@ def inspect(
     weights: Weights = None,
     model_arg: ModelArg = None,
     backend: Backend_ = None,
+    output: Output = None,
+    tokens: Tokens = None,
     trust_checkpoint: Trust = False,
     data: Data = None,
     input: Input = None,  # noqa: A002
@@ -43,7 +48,6 @@ def inspect(
     """
     import numpy as np
 
-    from ..backends import load
     from ..core.data import open_dataset
     from ..core.errors import RequestError
     from ..core.job import Job
@@ -56,6 +60,8 @@ def inspect(
             "weights": str(weights) if weights else None if file or ":" in model else model,
             "args": dict(map(_argument, model_arg)) if model_arg else None,
             "backend": backend,
+            "output": output,
+            "tokens": tokens,
             "trust_checkpoint": trust_checkpoint or None,
         },
         "data": {"path": data and str(data), "input": input, "layout": layout},
@@ -68,25 +74,35 @@ def inspect(
     job = Job.load(file, given(flags))
     if shape is None:
         with aside():
-            sample = example(open_dataset(job.data))
+            batch = example(open_dataset(job.data))
+            sample, extra = batch.values, batch.extra
     else:
         try:
-            sample = np.zeros((1, *map(int, shape.split(","))), np.float32)
+            sample, extra = np.zeros((1, *map(int, shape.split(","))), np.float32), {}
         except ValueError:
             raise RequestError(f"--shape {shape!r} given, expected whole numbers with commas: 3,224,224") from None
     with aside():
-        loaded = load(job.model, device=job.explain.device, dtype=job.output.compute_dtype)
-        structure = loaded.structure(sample)
+        loaded = load_backend(job)
+        structure = loaded.structure(sample, extra)
     answer = {
         "backend": loaded.name,
         "device": loaded.device,
         "input": sample.shape[1:],
         "outputs": structure.outputs,
+        "places": structure.places,
+        "keys": structure.keys,
         "final": structure.final,
         "parameters": structure.parameters,
         "auto": structure.auto,
         "layers": [
-            {"name": each.name, "kind": each.kind, "shape": each.shape, "calls": each.calls, "cam": each.tappable}
+            {
+                "name": each.name,
+                "kind": each.kind,
+                "shape": each.shape,
+                "grid": each.grid,
+                "calls": each.calls,
+                "cam": each.tappable,
+            }
             for each in structure.layers
         ],
     }
@@ -95,14 +111,24 @@ def inspect(
         return ("auto" if name == structure.auto else "yes") if tappable else "runs twice" if calls > 1 else ""
 
     rows = [
-        (each.name, each.kind, " x ".join(map(str, each.shape)), good(each.name, each.tappable, each.calls))
+        (
+            each.name,
+            each.kind,
+            " x ".join(map(str, each.shape)),
+            each.grid or ("?" if each.doubt else ""),
+            good(each.name, each.tappable, each.calls),
+        )
         for each in structure.layers
     ]
     final = f", behind a final {structure.final} that targets step over" if structure.final else ""
+    outputs = f"{structure.outputs} outputs" + (
+        f" at each of {places}" if (places := " x ".join(map(str, structure.places))) else ""
+    )
+    outputs = "boxes" if structure.detects else outputs
     lines = [
         f"{loaded.name} on {loaded.device}: {structure.parameters:,} parameters",
-        f"input {' x '.join(map(str, sample.shape[1:]))} -> {structure.outputs} outputs{final}",
+        f"input {' x '.join(map(str, sample.shape[1:]))} -> {outputs}{final}",
         "",
-        *table(rows, ("layer", "kind", "output", "CAM")),
+        *table(rows, ("layer", "kind", "output", "tokens", "CAM")),
     ]
     emit(answer, lines, as_json=as_json)

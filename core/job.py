@@ -14,7 +14,9 @@ from .data import DataSection
 from .data.section import located
 from .errors import RequestError, nearest
 from .methods import Expression, parse_expression
+from .outputs import Score
 from .targets import Target, parse_target
+from .targets import located as target_located
 
 
 class Section(BaseModel):
@@ -30,6 +32,10 @@ class ModelSection(Section):
     source: str | None = None
     weights: str | None = None
     args: dict[str, Any] = {}
+    output: str | None = None
+    """Which of several outputs is explained: a dict's key, a tuple's place."""
+    tokens: str | None = None
+    """How tokens become a grid, ``prefix=1,grid=14x14``, or where the channels are, ``channels=last``."""
     trust_checkpoint: bool = False
 
 
@@ -39,6 +45,9 @@ class ExplainSection(Section):
     methods: list[str] = Field(["gradcam"], min_length=1)
     layers: list[str] = Field(["auto"], min_length=1)
     targets: list[str] = Field(["predicted"], min_length=1)
+    score: Score = "logit"
+    activation: Literal["auto", "softmax", "sigmoid", "none"] = "auto"
+    """What turns logits into probabilities."""
     batch_size: int = Field(32, ge=1)
     device: str = "auto"
     seed: int = Field(0, ge=0)
@@ -114,6 +123,8 @@ class Job(Section):
                     table["weights"] = str(base / table["weights"])
                 if name == "model" and str(table.get("source", "")).rpartition(":")[0].endswith(".py"):
                     table["source"] = str(base / table["source"])
+                if name == "explain" and isinstance(table.get("targets"), list):
+                    table["targets"] = [target_located(t, base) if isinstance(t, str) else t for t in table["targets"]]
                 if name == "output" and isinstance(table.get("path"), str):
                     table["path"] = str(base / table["path"])
             result[name] = table
@@ -130,10 +141,14 @@ class Job(Section):
         return {
             "model.source": None if self.model.source is None else Path(self.model.source).name,
             "model.args": self.model.args,
+            "model.output": self.model.output,
+            "model.tokens": self.model.tokens,
             "data": self.data.model_dump(mode="json", exclude={"path", "manifest"}),
             "explain.methods": [str(e) for e in self.explain.expressions],
             "explain.layers": self.explain.layers,
             "explain.targets": [str(t) for t in self.explain.parsed_targets],
+            "explain.score": self.explain.score,
+            "explain.activation": self.explain.activation,
             "explain.seed": self.explain.seed,
             "output.resolution": output.resolution,
             "output.dtype": output.dtype,

@@ -12,28 +12,29 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .data import Dataset
+from .costs import passes
+from .data import Batch, Dataset
 from .errors import OutputError, RequestError, nearest
 from .job import Job, differences
 from .methods import Expression
+from .outputs import Readout, settled
 from .results import MapInfo, Parts, Provenance, Schema, stored_identity
 from .targets import Target
-from .trace import Backend, Structure
+from .trace import Backend, Structure, Tapping
+from .user_code import function
 
 
 @dataclass(frozen=True)
 class Cross:
-    """One map to compute: an expression, at a layer if it is a CAM."""
+    """One map to compute: an expression, at a layer if it asks for one, at several if it fuses them."""
 
     expression: Expression
-    layer: str | None
+    layers: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        """As in the results file."""
-        return str(self.expression) if self.layer is None else f"{self.expression}@{self.layer}"
+    def layer(self) -> str | None:
+        """As in the map's name."""
+        return ",".join(self.layers) or None
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Plan:
     job: Job
     dataset: Dataset
     structure: Structure
+    readout: Readout
     targets: list[Target]
     maps: list[Cross]
     schema: Schema
@@ -50,22 +52,27 @@ class Plan:
     @property
     def layers(self) -> list[str]:
         """The layers to tap."""
-        return list(dict.fromkeys(cross.layer for cross in self.maps if cross.layer is not None))
+        return list(dict.fromkeys(layer for cross in self.maps for layer in cross.layers))
 
     @property
-    def needs_gradients(self) -> bool:
-        """Whether any map depends on a gradient."""
-        return any(cross.expression.needs_backward for cross in self.maps)
+    def tapping(self) -> Tapping:
+        """What of each forward is kept."""
+        asked = frozenset[str]().union(*(cross.expression.asks for cross in self.maps))
+        return Tapping(self.layers, len(self.schema.input_shape) - 1, asked)
 
     @property
-    def needs_input_gradient(self) -> bool:
-        """Whether the backward must go to the input."""
-        return any("g" in cross.expression.asks for cross in self.maps)
+    def references(self) -> dict[str, int]:
+        """Rows of the samples that targets name."""
+        named = {part.argument for target in self.targets for part in target.parts if part.kind == "cosine"}
+        return {name: list(self.dataset.ids).index(name) for name in sorted(named)}
 
     @property
     def passes(self) -> dict[str, int]:
-        """How often each batch goes forward and, at most, backward."""
-        return {"forward": 1, "backward": len(self.schema.targets) if self.needs_gradients else 0}
+        """How often each full batch goes forward, backward, and through the tail of the model, at most.
+
+        Targets that come to the same for every sample of a batch share their passes.
+        """
+        return passes(self)
 
     @property
     def bytes(self) -> int:
@@ -81,6 +88,9 @@ def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
         "model.code": file_sha256(Path(code)) if code.endswith(".py") else "",
         "model.weights": file_sha256(Path(weights)) if weights is not None else "",
         "data.contents": dataset.fingerprint,
+        "explain.files": sorted(
+            file_sha256(Path(part.file)) for target in job.explain.parsed_targets for part in target.parts if part.file
+        ),
     }
 
 
@@ -111,11 +121,31 @@ def standing(job: Job, dataset: Dataset, *, force: bool) -> tuple[bool, Parts | 
 
 def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
     """Send one sample through the model and settle layers, targets and sizes. `RequestError` where something is off."""
-    structure = backend.structure(example(dataset))
-    targets = job.explain.parsed_targets
-    if any(target.kind == "label" for target in targets) and (dataset.labels is None or (dataset.labels < 0).all()):
+    first = example(dataset)
+    structure = backend.structure(first.values, first.extra)
+    names = None if dataset.classes is None else list(dataset.classes)
+    explain = job.explain
+    readout = Readout(
+        structure.outputs,
+        structure.places,
+        explain.score,
+        settled(explain.activation, structure.final, structure.outputs),
+        structure.final,
+        names,
+        structure.detects,
+    )
+    targets = explain.parsed_targets
+    if any(part.kind == "label" for target in targets for part in target.parts) and (
+        dataset.labels is None or (dataset.labels < 0).all()
+    ):
         raise RequestError("target label: the data have no labels; name them with data.label, or choose another target")
-    columns = [name for target in targets for name in target.columns(dataset.classes, structure.outputs)]
+    columns = [name for target in targets for name in target.columns(readout)]
+    for target in targets:
+        for part in target.parts:
+            if part.kind == "cosine" and part.argument not in dataset.ids:
+                raise RequestError(f"target {part}: no such sample. {nearest(part.argument, dataset.ids)}")
+            if part.kind == "function":
+                function(f"{part.file}:{part.argument}", "target")
     if repeated := {name for name in columns if columns.count(name) > 1}:
         raise RequestError(f"target {min(repeated)} is asked for twice; leave one out")
     expressions = job.explain.expressions
@@ -124,13 +154,12 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             raise RequestError(
                 f"{expression} asks for {', '.join(sorted(missing))}, which {backend.name} cannot answer"
             )
-    needs_layer = any(not expression.method.per_channel for expression in expressions)
-    layers = dict.fromkeys(settle_layer(name, structure) for name in job.explain.layers) if needs_layer else {}
-    maps = [
-        Cross(expression, layer)
-        for expression in expressions
-        for layer in (layers if not expression.method.per_channel else [None])
-    ]
+        if expression.method.aim is not None and not all(target.simple for target in targets):
+            odd = next(target for target in targets if not target.simple)
+            raise RequestError(f"{expression} compares classes; {odd} is none: write predicted, label or class:NAME")
+    needs_layer = any(expression.layered for expression in expressions)
+    layers = tuple(dict.fromkeys(settle_layer(name, structure) for name in explain.layers)) if needs_layer else ()
+    maps = [Cross(expression, each) for expression in expressions for each in _layers_of(expression, layers)]
     resolution = job.output.resolution
     schema = Schema(
         ids=list(dataset.ids),
@@ -141,6 +170,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         input_shape=tuple(dataset.shape),
         outputs=structure.outputs,
         final=structure.final,
+        score=str(readout),
         targets=columns,
         maps=[_describe(cross, structure, tuple(dataset.shape), resolution) for cross in maps],
         dtype=job.output.dtype,
@@ -160,7 +190,18 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             started=now(),
         ),
     )
-    return Plan(job, dataset, structure, targets, maps, schema)
+    return Plan(job, dataset, structure, readout, targets, maps, schema)
+
+
+def _layers_of(expression: Expression, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The layers of each map of an expression."""
+    if not expression.layered:
+        return [()]
+    if not expression.fused:
+        return [(layer,) for layer in layers]
+    if len(layers) < 2:
+        raise RequestError(f"{expression} fuses layers, and there is one: repeat --layer")
+    return [layers]
 
 
 def settle_layer(name: str, structure: Structure) -> str:
@@ -177,6 +218,8 @@ def settle_layer(name: str, structure: Structure) -> str:
             f"no layer {name!r} runs in the model. {nearest(name, known)} `camsweep inspect` lists them."
         )
     layer = known[name]
+    if layer.doubt:
+        raise RequestError(f"layer {name!r}: {layer.doubt}")
     if layer.calls > 1:
         raise RequestError(f"layer {name!r} runs {layer.calls} times in a forward; choose one that runs once")
     if not layer.tappable:
@@ -185,12 +228,12 @@ def settle_layer(name: str, structure: Structure) -> str:
     return name
 
 
-def example(dataset: Dataset) -> np.ndarray[Any, np.dtype[np.float32]]:
+def example(dataset: Dataset) -> Batch:
     """The first good sample, as a batch of one."""
     for row in range(len(dataset)):
         batch = dataset.read([row])
         if len(batch.rows):
-            return batch.values
+            return batch
     raise RequestError("none of the samples can be read and is finite")
 
 
@@ -229,10 +272,14 @@ def now() -> str:
 
 def _describe(cross: Cross, structure: Structure, shape: tuple[int, ...], resolution: str) -> MapInfo:
     expression, method = cross.expression, cross.expression.method
-    if cross.layer is not None:
-        own = next(layer.shape[1:] for layer in structure.layers if layer.name == cross.layer)
-        # A layer of another rank (a picture made of a signal) has no place on the input's axes: it keeps its own.
-        shape = shape[1:] if resolution == "input" and len(own) == len(shape) - 1 else own
+    concepts = int(expression.settings["k"]) if method.concepts else 0
+    if not method.per_channel:
+        shape = shape[1:]
+        if len(cross.layers) == 1:
+            own = next(layer.shape[1:] for layer in structure.layers if layer.name == cross.layers[0])
+            # A layer of another rank (a picture made of a signal) has no place on the input's axes: it keeps its own.
+            shape = shape if resolution == "input" and len(own) == len(shape) else own
+        shape = (concepts, *shape) if concepts else shape
     return MapInfo(
         expression=str(expression),
         layer=cross.layer,
@@ -244,6 +291,7 @@ def _describe(cross: Cross, structure: Structure, shape: tuple[int, ...], resolu
         units=expression.units,
         formula=expression.formula,
         source=method.source,
+        concepts=concepts,
     )
 
 

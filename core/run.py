@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .concepts import with_concepts
 from .data import open_dataset
 from .errors import CamsweepError, OutputError, RequestError
 from .job import Job, differences
@@ -68,6 +69,7 @@ def run_job(
         plan = make(job, dataset, backend, list(argv))
         if parts is None:
             stack.enter_context(held(folder))
+            plan = replace(plan, schema=with_concepts(plan, backend))
             parts = Parts.create(folder, plan.schema)
         if parts.schema.columns != plan.schema.columns:
             raise OutputError(f"{folder} was begun by another version and does not fit; start anew with --force")

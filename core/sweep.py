@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from .data import Batch, Dataset
 from .errors import CamsweepError, RequestError, Stopped
 from .grid import resize
+from .outputs import Outputs, Readout
 from .plan import Plan
 from .results import Parts, Schema, Status
 from .results.schema import MESSAGE_BYTES
-from .trace import Backend, Resolved, Trace
+from .targets import Reading, Resolved, settle
+from .trace import Backend, Circumstances, Session, Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,15 +66,10 @@ class Sweep:
         done = 0
         plan = self.plan
         with (
-            self.backend.tapped(
-                plan.layers,
-                rank=len(plan.schema.input_shape) - 1,
-                inputs=plan.needs_input_gradient,
-                gradients=plan.needs_gradients,
-            ) as send,
+            self.backend.tapped(plan.tapping) as session,
             _Writer(self.parts, self.watch, plan.job.output.commit_every) as writer,
         ):
-            explain = Explainer(plan, self.backend, send, self.watch)
+            explain = Explainer(plan, self.backend, session, self.watch)
             for rows, batch in _ahead(plan.dataset, todo, explain):
                 writer.put(rows, explain(rows, batch))
                 done += len(rows)
@@ -87,12 +84,30 @@ class Sweep:
 class Explainer:
     """From a batch to its columns."""
 
-    def __init__(self, plan: Plan, backend: Backend, send: Any, watch: Watch) -> None:
+    def __init__(self, plan: Plan, backend: Backend, session: Session, watch: Watch) -> None:
         self.plan = plan
         self.backend = backend
-        self.send = send
+        self.session = session
         self.watch = watch
         self.batch_size = plan.job.explain.batch_size
+        self.references = {name: self._reference(row) for name, row in plan.references.items()}
+        self.concepts = {
+            (str(cross.expression), cross.layers[0]): (
+                session.tensor(np.array(found.vectors)),
+                session.tensor(np.array(found.offset)),
+            )
+            for cross, info in zip(plan.maps, plan.schema.maps, strict=True)
+            if (found := plan.schema.concepts.get(info.name))
+        }
+
+    def _reference(self, row: int) -> Tensor:
+        """The scores of a sample that a target names."""
+        batch = self.plan.dataset.read([row])
+        if not len(batch.rows):
+            reason = {**batch.failed, **batch.nonfinite}[row]
+            raise RequestError(f"target cosine:{self.plan.dataset.ids[row]}: {reason}")
+        session, extra = self.session, {name: self.session.tensor(each) for name, each in batch.extra.items()}
+        return session.forward(session.tensor(batch.values), session.tensor(np.zeros(1, np.int64)), extra).scores[0]
 
     def __call__(self, rows: NDArray[np.int64], batch: Batch) -> Columns:
         """The columns of ``rows``, the good ones explained and the others marked."""
@@ -104,17 +119,15 @@ class Explainer:
         places = np.searchsorted(rows, batch.rows)
         if schema.inputs_dtype:
             columns["inputs/values"][:] = self.plan.dataset.display(rows)
-        self._explain(columns, places, batch.rows, batch.values)
+        self._explain(columns, places, batch)
         return columns
 
-    def _explain(
-        self, columns: Columns, places: NDArray[np.int64], rows: NDArray[np.int64], values: NDArray[np.float32]
-    ) -> None:
-        """Explain ``values`` into ``places`` of the columns, in smaller pieces where memory or a sample gives out."""
+    def _explain(self, columns: Columns, places: NDArray[np.int64], batch: Batch) -> None:
+        """Explain a batch into ``places`` of the columns, in smaller pieces where memory or a sample gives out."""
         while len(places):
             size = min(self.batch_size, len(places))
             try:
-                piece = explain_batch(self.plan, self.send, rows[:size], values[:size])
+                piece = self.columns(batch.part(slice(0, size)))
             except CamsweepError:
                 raise
             except Exception as error:
@@ -129,7 +142,7 @@ class Explainer:
                     continue
                 else:  # one sample may have done it: alone, it will say so, and the others will not
                     for i in range(size):
-                        self._explain(columns, places[i : i + 1], rows[i : i + 1], values[i : i + 1])
+                        self._explain(columns, places[i : i + 1], batch.part(slice(i, i + 1)))
                     if (columns["samples/status"][places[:size]] == Status.FAILED).all():
                         raise RequestError(
                             f"every sample of a batch fails with {type(error).__name__}: {_first_line(error)}"
@@ -137,30 +150,43 @@ class Explainer:
             else:
                 for path, part in piece.items():
                     columns[path][places[:size]] = part
-            places, rows, values = places[size:], rows[size:], values[size:]
+            places, batch = places[size:], batch.part(slice(size, None))
 
+    def columns(self, batch: Batch) -> Columns:
+        """All maps of one batch: one forward, one backward for each target, and what else its methods ask for."""
+        plan, session = self.plan, self.session
+        schema, dataset, rows = plan.schema, plan.dataset, batch.rows
+        columns = schema.blank(len(rows))
+        del columns["samples/message"]
+        columns.pop("inputs/values", None)  # of all rows, and filled already
+        labels = dataset.labels[rows] if dataset.labels is not None else np.full(len(rows), -1)
+        reading = Reading(plan.readout, session.tensor(labels.astype(np.int64)), rows, self.references)
+        around = Circumstances(
+            seed=plan.job.explain.seed,
+            ids=[dataset.ids[row] for row in rows],
+            chunk=self.batch_size,
+            extra={name: session.tensor(values) for name, values in batch.extra.items()},
+            concepts=self.concepts,
+        )
 
-def explain_batch(plan: Plan, send: Any, rows: NDArray[np.int64], values: NDArray[np.float32]) -> Columns:
-    """All maps of one batch: one forward, one backward for each target."""
-    schema, dataset = plan.schema, plan.dataset
-    trace = Trace(send(values))
-    scores = trace.run.scores
-    labels = scores.new_tensor(dataset.labels[rows] if dataset.labels is not None else [-1] * len(rows)).long()
-    columns = schema.blank(len(rows))
-    del columns["samples/message"]
-    columns.pop("inputs/values", None)  # of all rows, and filled already
-    indices = [target.index(scores, labels, dataset.classes) for target in plan.targets]
-    resolved = [Resolved.of(column, scores) for index in indices for column in index.unbind(1)]
-    columns["outputs/scores"][:] = _array(trace.run.outputs)
-    columns["outputs/predicted"][:] = _array(scores.argmax(1))
-    for t, target in enumerate(resolved):
-        columns["targets/index"][:, t] = _array(target.index)
-        columns["targets/score"][:, t] = _array(target.score)
-        for cross, info in zip(plan.maps, schema.maps, strict=True):
-            answer = resize(trace.map(cross.expression, target, cross.layer), info.spatial)
-            store(columns, info.group, t, _array(answer), columns["targets/index"][:, t] < 0)
-    judge(columns, schema, columns["targets/index"])
-    return columns
+        def settled(outputs: Outputs) -> list[Resolved]:
+            return [each for target in plan.targets for each in settle(target, outputs, reading)]
+
+        trace = Trace(session, session.tensor(batch.values), settled, around)
+        outputs = trace.run.outputs
+        columns["outputs/scores"][:] = _array(_summary(trace.run.raw, plan.readout))
+        columns["outputs/predicted"][:] = _array(_summary_class(outputs.scores, plan.readout))
+        for t, target in enumerate(trace.targets):
+            columns["targets/index"][:, t] = _array(target.index)
+            columns["targets/score"][:, t] = _array(target.score(outputs))
+            if target.foil is not None:
+                columns["targets/foil"][:, t] = _array(target.foil)
+            undefined = ~_array(target.defined)
+            for cross, info in zip(plan.maps, schema.maps, strict=True):
+                found = trace.map(cross.expression, target, cross.layers, schema.input_shape[1:])
+                store(columns, info.group, t, _array(resize(found, info.spatial)), undefined)
+        judge(columns, schema, trace.targets)
+        return columns
 
 
 def store(columns: Columns, group: str, t: int, values: NDArray[Any], undefined: NDArray[np.bool_]) -> None:
@@ -182,23 +208,44 @@ def store(columns: Columns, group: str, t: int, values: NDArray[Any], undefined:
     columns[f"{group}/values"][:, t] = values
 
 
-def judge(columns: Columns, schema: Schema, index: NDArray[np.int32]) -> None:
+def judge(columns: Columns, schema: Schema, targets: Sequence[Resolved]) -> None:
     """Set each row's status from its scores, targets and maps, the gravest first; a message says which map it was."""
-    count = len(index)
-    status = np.full(count, Status.OK, np.uint8)
-    messages = np.full(count, b"", f"S{MESSAGE_BYTES}")
+    defined = np.stack([_array(target.defined) for target in targets], 1)
+    status = np.full(len(defined), Status.OK, np.uint8)
+    messages = np.full(len(defined), b"", f"S{MESSAGE_BYTES}")
+
+    def say(where: NDArray[np.bool_], grade: Status, message: str) -> None:
+        status[where], messages[where] = grade, message.encode()[:MESSAGE_BYTES]
+
     for info in schema.maps:
         ranges = columns[f"{info.group}/range"]
-        flat = (ranges == 0).all((1, 2)) & (status == Status.OK)
-        status[flat], messages[flat] = Status.ZERO_MAP, f"{info.name} is zero everywhere".encode()[:MESSAGE_BYTES]
-        broken = (~np.isfinite(ranges).all(2) & (index >= 0)).any(1)
-        status[broken], messages[broken] = Status.NON_FINITE, f"{info.name} is not finite".encode()[:MESSAGE_BYTES]
-    broken = ~np.isfinite(columns["outputs/scores"]).all(1)
-    status[broken], messages[broken] = Status.NON_FINITE, b"the model's output is not finite"
-    for t, name in enumerate(schema.targets):
-        absent = index[:, t] < 0
-        status[absent], messages[absent] = Status.FAILED, f"no target {name}: the sample has no label".encode()
+        say((ranges == 0).all((1, 2)) & (status == Status.OK), Status.ZERO_MAP, f"{info.name} is zero everywhere")
+    for target, name in zip(targets, schema.targets, strict=True):
+        if target.foil is not None:
+            same = _array((target.index == target.foil) & (target.index >= 0))
+            say(same & (status == Status.ZERO_MAP), Status.ZERO_MAP, f"{name} is zero: both are the same class")
+    for info in schema.maps:
+        broken = ~np.isfinite(columns[f"{info.group}/range"]).all(2) & defined
+        say(broken.any(1), Status.NON_FINITE, f"{info.name} is not finite")
+    say(~np.isfinite(columns["outputs/scores"]).all(1), Status.NON_FINITE, "the model's output is not finite")
+    for target in targets:
+        for there, otherwise in target.conditions:
+            say(~_array(there), Status.FAILED, otherwise)
     columns["samples/status"], columns["samples/message"] = status, messages
+
+
+def _summary(scores: Tensor, readout: Readout) -> Tensor:
+    """(batch, output): the mean over the places of a segmentation, the best score of detections."""
+    if readout.detects:
+        return scores.nan_to_num(nan=float("-inf")).amax(1, keepdim=True)
+    return scores.flatten(2).mean(2) if readout.places else scores
+
+
+def _summary_class(scores: Tensor, readout: Readout) -> Tensor:
+    """(batch,): the class whose score is highest."""
+    if readout.outputs == 1 and not readout.binary:
+        return scores.new_zeros(len(scores)).long()
+    return readout.logits(_summary(scores, readout)).argmax(1)
 
 
 def mark(columns: Columns, place: int, status: Status, message: str) -> None:

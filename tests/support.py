@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import nn
 
 from camsweep.backends.torch import TorchBackend
 from camsweep.core.methods import parse_expression
-from camsweep.core.trace import Resolved, Trace
+from camsweep.core.outputs import Readout
+from camsweep.core.targets import Reading, parse_target, settle
+from camsweep.core.trace import Circumstances, Tapping, Trace
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 SHAPES = {1: (2, 23), 2: (2, 9, 14), 3: (2, 5, 8, 7)}
@@ -44,18 +48,29 @@ def inputs(rank: int, batch: int = 3, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(batch, *SHAPES[rank])).astype(np.float32)
 
 
-def maps(module, x, expressions, layers=("first",), target="predicted", dtype="float64", device="cpu"):
-    """{(expression, layer): map} through the real backend and trace; ``target`` is a class or "predicted"."""
+@contextmanager
+def traced(module, x, letters, layers=("first",), target="predicted", dtype="float64", device="cpu", **around):
+    """A trace through the real backend, and its one target: a class, or "predicted"."""
     backend = TorchBackend(module, device=torch.device(device), dtype=dtype)
+    structure = backend.structure(x[:1])
+    readout = Readout(structure.outputs, final=structure.final)
+    reading = Reading(readout, torch.full((len(x),), -1, device=device), np.arange(len(x)))
+    wanted = parse_target("predicted" if target == "predicted" else f"class:{target}")
+    given = Circumstances(**{"ids": [f"{row:06d}" for row in range(len(x))], **around})
+    with backend.tapped(Tapping(layers, x.ndim - 2, frozenset(letters))) as session:
+        trace = Trace(session, session.tensor(x), lambda outputs: settle(wanted, outputs, reading), given)
+        yield trace, trace.targets[0]
+
+
+def maps(module, x, expressions, layers=("first",), target="predicted", dtype="float64", device="cpu", **around):
+    """{(expression, layer): map}; the layers of a fused map are joined by a comma."""
     parsed = [parse_expression(text) for text in expressions]
-    wants_input = any(letter in "xg" for each in parsed for letter in each.asks)
-    with backend.tapped(layers, rank=x.ndim - 2, inputs=wants_input, gradients=True) as send:
-        trace = Trace(send(x))
-        scores = trace.run.scores
-        index = scores.argmax(1) if target == "predicted" else torch.full((len(x),), target)
-        resolved = Resolved.of(index, scores)
-        return {
-            (str(each), layer): trace.map(each, resolved, layer).detach().clone()
-            for each in parsed
-            for layer in (layers if not each.method.per_channel else [None])
-        }
+    letters = frozenset().union(*(each.asks for each in parsed))
+    found = {}
+    with traced(module, x, letters, layers, target, dtype, device, **around) as (trace, resolved):
+        for each in parsed:
+            places = [()] if not each.layered else [tuple(layers)] if each.fused else [(layer,) for layer in layers]
+            for at in places:
+                values = trace.map(each, resolved, at, x.shape[2:])
+                found[str(each), ",".join(at) or None] = values.detach().clone()
+    return found

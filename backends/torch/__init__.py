@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 __all__ = ["TorchBackend", "load"]
 
 
-def load(model: ModelSection, *, device: str, dtype: str) -> TorchBackend:
+def load(model: ModelSection, *, device: str, dtype: str, argument: str | None = None) -> TorchBackend:
     """The backend of a `ModelSection`; see `loading.load_module`."""
     where = settle_device(device)
-    return TorchBackend(load_module(model), device=where, dtype=dtype)
+    return TorchBackend(
+        load_module(model),
+        device=where,
+        dtype=dtype,
+        output=model.output,
+        tokens=model.tokens,
+        argument=argument,
+    )

@@ -1,10 +1,9 @@
-"""The torch answer to `core.trace.Backend`: one forward, tapped; one backward from the outputs to the taps."""
+"""The torch answer to `core.trace.Backend`: a module looked at, and made ready for batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,118 +11,52 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ...core.errors import CamsweepError, RequestError, nearest
-from ...core.trace import INPUT, Layer, Structure
+from ...core.trace import Layer, Structure, Tapping
+from .grids import Grid, Order, Tokens, order_of, settle
+from .session import Calling, TorchSession
 from .state import borrowed
-
-FINAL_ACTIVATIONS: dict[Any, str] = {
-    torch.softmax: "softmax",
-    Tensor.softmax: "softmax",
-    nn.functional.softmax: "softmax",
-    torch.log_softmax: "log-softmax",
-    Tensor.log_softmax: "log-softmax",
-    nn.functional.log_softmax: "log-softmax",
-    torch.sigmoid: "sigmoid",
-    Tensor.sigmoid: "sigmoid",
-    nn.functional.sigmoid: "sigmoid",
-}
-"""However a softmax or a sigmoid is called."""
-
-
-class LastActivation(TorchFunctionMode):
-    """Remembers the last softmax or sigmoid that ran, whoever called it: module, function or tensor method."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.name: str | None = None
-        self.argument: Tensor | None = None
-        self.result: Tensor | None = None
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in FINAL_ACTIVATIONS:
-            self.name = FINAL_ACTIVATIONS[func]
-            self.argument = args[0] if args else (kwargs or {}).get("input")
-            self.result = result
-        return result
-
-    def behind(self, outputs: Tensor) -> tuple[str | None, Tensor]:
-        """The activation that made ``outputs`` and its argument; ``(None, outputs)`` where it was none of them.
-
-        An activation over anything but the classes (an attention map, say) cannot be the final one.
-        """
-        if self.argument is None or self.result is not outputs:
-            return None, outputs
-        return self.name, self.argument
-
-
-@dataclass
-class TorchPass:
-    """One forward of a batch; see `core.trace.Pass`. The graph is freed with it."""
-
-    inputs: Tensor
-    outputs: Tensor
-    scores: Tensor
-    graph: Tensor = field(repr=False)
-    taps: Mapping[str, Tensor] = field(repr=False)
-    final: str | None = None
-
-    @property
-    def activations(self) -> Mapping[str, Tensor]:
-        """The tapped activations, detached."""
-        return {name: tensor.detach() for name, tensor in self.taps.items() if name != INPUT}
-
-    def pullback(self, cotangent: Tensor) -> Mapping[str, Tensor]:
-        """Gradient of sum(cotangent * scores) at all taps, in one backward that goes no lower than the lowest."""
-        if not self.graph.requires_grad:
-            raise RequestError(
-                f"the outputs do not depend on {_listed(self.taps)} by a gradient (detached or not differentiable)"
-            )
-        gradients = torch.autograd.grad(
-            self.graph, list(self.taps.values()), cotangent, retain_graph=True, materialize_grads=True
-        )
-        return dict(zip(self.taps, gradients, strict=True))
+from .structured import first_tensor
+from .watching import LastActivation
 
 
 class TorchBackend:
-    """A ``torch.nn.Module`` as a backend.
-
-    The parameters are frozen, so nothing records a graph until the lowest tapped layer, whose output becomes a leaf:
-    below it the forward is bare. A tapped output goes on as a copy, so an in-place operator behind it (``relu_``)
-    cannot overwrite the activation under its gradient.
-    """
+    """A ``torch.nn.Module`` as a backend; see `session.TorchSession` for what is done to it meanwhile."""
 
     name = "torch"
-    answers = frozenset("AGxg")
+    answers = frozenset("AGHDSRCxguby")
 
-    def __init__(self, module: nn.Module, *, device: torch.device, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        device: torch.device,
+        dtype: str = "float32",
+        output: str | None = None,
+        tokens: str | None = None,
+        argument: str | None = None,
+    ) -> None:
         self.module = module
         self.device = str(device)
+        self.versions = {"torch": str(torch.__version__)}
         self._device = device
         self._dtype: torch.dtype = getattr(torch, dtype)
-        self.versions = {"torch": str(torch.__version__)}
+        self._calling = Calling(module, argument, output)
+        self._tokens = Tokens.parse(tokens)
+        self._grids: dict[str, Grid] = {}
 
-    def structure(self, example: NDArray[np.float32]) -> Structure:
+    def structure(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] | None = None) -> Structure:
         """One forward of ``example`` (1, channel, *s), watched at every submodule."""
-        seen: dict[str, list[Tensor]] = {}
-        order: list[str] = []
-
-        def watch(name: str, _module: nn.Module, _arguments: Any, output: Any) -> None:
-            tensor = output if isinstance(output, Tensor) else torch.empty(0)
-            seen.setdefault(name, []).append(tensor)
-            order.append(name)
-
-        with self._ready(example.ndim - 2) as send, ExitStack() as hooks, torch.no_grad():
-            for name, module in self.module.named_modules():
+        seen = _Seen(tuple(example.shape[2:]), self._tokens)
+        named = dict(self.module.named_modules())
+        with self._ready(example.ndim - 2), ExitStack() as hooks, torch.no_grad(), LastActivation() as last:
+            for name, module in named.items():
                 if name:
-                    handle = module.register_forward_hook(partial(watch, name))
-                    hooks.callback(handle.remove)
+                    hooks.callback(module.register_forward_hook(partial(seen.watch, name)).remove)
             try:
-                outputs, _, final = send(self._tensor(example))
+                given = self._calling(self._tensor(example), {k: self._tensor(v) for k, v in (extra or {}).items()})
+                read = self._calling.read(given, last, torch.arange(len(example), device=self._device))
             except CamsweepError:
                 raise
             except Exception as error:
@@ -131,68 +64,32 @@ class TorchBackend:
                 raise RequestError(
                     f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
                 ) from error
-        named = dict(self.module.named_modules())
-        layers = []
-        for name in dict.fromkeys(reversed(order)):  # a layer stands where it finished last
-            shape = tuple(seen[name][-1].shape)[1:]
-            spatial = shape[1:] if np.prod(shape[1:], dtype=int) > 1 else ()
-            layers.append(Layer(name, type(named[name]).__name__, shape, len(seen[name]), len(spatial)))
-        layers.reverse()
-        fits = [layer for layer in layers if layer.tappable and layer.rank == example.ndim - 2]
-        # A container ends in its last layer's own tensor: of the names for one tensor, the innermost says most.
-        same = [layer for layer in fits if seen[layer.name][-1] is seen[fits[-1].name][-1]]
-        auto = max(same, key=lambda layer: layer.name.count("."), default=None)
+        self._grids = seen.grids
+        keys = tuple(read.outputs.named)
+        detects = read.outputs.selected == "scores" and "boxes" in keys
         return Structure(
-            tuple(layers),
-            outputs.shape[1],
-            final,
-            auto.name if auto else None,
+            seen.layers(),
+            1 if detects else read.raw.shape[1],
+            () if detects else tuple(read.raw.shape[2:]),
+            detects,
+            read.final,
+            seen.auto(),
             sum(parameter.numel() for parameter in self.module.parameters()),
+            keys,
         )
 
     @contextmanager
-    def tapped(
-        self, layers: Sequence[str], *, rank: int, inputs: bool, gradients: bool
-    ) -> Iterator[Callable[[NDArray[np.float32]], TorchPass]]:
+    def tapped(self, tapping: Tapping) -> Iterator[TorchSession]:
         """See `core.trace.Backend.tapped`."""
         named = dict(self.module.named_modules())
-        for layer in layers:
+        for layer in tapping.layers:
             if layer not in named or not layer:
                 raise RequestError(f"no layer {layer!r} in the model. {nearest(layer, [n for n in named if n])}")
-        taps: dict[str, Tensor] = {}
-
-        def tap(name: str, _module: nn.Module, _arguments: Any, output: Any) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise RequestError(
-                    f"layer {name!r} gives a {type(output).__name__}, not a tensor; choose one inside it"
-                )
-            if name in taps:
-                raise RequestError(f"layer {name!r} runs more than once in a forward; choose one that runs once")
-            if gradients and not output.requires_grad:
-                output = output.detach().requires_grad_()
-            taps[name] = output
-            copy: Tensor = output.clone()
-            return copy
-
-        with self._ready(rank) as send, ExitStack() as hooks:
-            for layer in layers:
-                hooks.callback(named[layer].register_forward_hook(partial(tap, layer)).remove)
-
-            def run(batch: NDArray[np.float32]) -> TorchPass:
-                taps.clear()
-                x = entry = self._tensor(batch)
-                if inputs and gradients:
-                    taps[INPUT] = x.requires_grad_()
-                    entry = x.clone()  # a leaf may not be changed in place, and a model may begin by doing so
-                with torch.set_grad_enabled(gradients):
-                    outputs, scores, final = send(entry)
-                if missing := [layer for layer in layers if layer not in taps]:
-                    raise RequestError(
-                        f"layer {missing[0]!r} does not run in the model's forward; choose one that does"
-                    )
-                return TorchPass(x.detach(), outputs.detach(), scores.detach(), scores, dict(taps), final)
-
-            yield run
+        with self._ready(tapping.rank), ExitStack() as hooks:
+            session = TorchSession(self._calling, tapping, self._grids, self._tensor, _layout(tapping.rank))
+            for layer in tapping.layers:
+                hooks.callback(named[layer].register_forward_hook(partial(session.tap, layer)).remove)
+            yield session
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """CUDA's own error, Python's, or the CPU allocator's RuntimeError."""
@@ -201,37 +98,62 @@ class TorchBackend:
         )
 
     @contextmanager
-    def _ready(self, rank: int) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor, str | None]]]:
-        """The module borrowed for inputs of ``rank`` spatial axes: x -> outputs, scores, final activation."""
-        with borrowed(self.module, device=self._device, dtype=self._dtype, memory_format=_layout(rank)) as module:
+    def _ready(self, rank: int) -> Iterator[None]:
+        """The module borrowed for inputs of ``rank`` spatial axes."""
+        with borrowed(self.module, device=self._device, dtype=self._dtype, memory_format=_layout(rank)):
+            yield
 
-            def send(x: Tensor) -> tuple[Tensor, Tensor, str | None]:
-                with LastActivation() as last:
-                    outputs = module(x)
-                if not isinstance(outputs, Tensor):
-                    raise RequestError(
-                        f"the model gives a {type(outputs).__name__}, expected a tensor (batch, outputs)"
-                    )
-                final, scores = last.behind(outputs)
-                if outputs.shape == (len(x),):
-                    outputs, scores = outputs[:, None], scores[:, None]
-                if outputs.ndim != 2 or len(outputs) != len(x):
-                    raise RequestError(
-                        f"the model gives {tuple(outputs.shape)} for a batch of {len(x)}, expected (batch, outputs)"
-                    )
-                return outputs, scores, final
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor.to(self._dtype).contiguous(memory_format=_layout(tensor.ndim - 2))
 
-            yield send
 
-    def _tensor(self, batch: NDArray[np.float32]) -> Tensor:
-        tensor = torch.from_numpy(batch).to(self._device, self._dtype)
-        return tensor.contiguous(memory_format=_layout(batch.ndim - 2))
+class _Seen:
+    """What one forward shows of the layers, in the order in which they finish."""
+
+    def __init__(self, field: tuple[int, ...], tokens: Tokens) -> None:
+        self.field, self.tokens = field, tokens
+        self.grids: dict[str, Grid] = {}
+        self._outputs: dict[str, list[Tensor]] = {}
+        self._found: dict[str, Layer] = {}
+        self._order: Order | None = None
+        self._sizes: list[tuple[int, ...]] = []
+
+    def watch(self, name: str, module: nn.Module, _arguments: Any, output: Any) -> None:
+        """A forward hook."""
+        tensor = first_tensor(output)
+        tensor = torch.empty(0) if tensor is None else tensor
+        self._outputs.setdefault(name, []).append(tensor)
+        self._order = order_of(module) or self._order
+        grid, doubt = Grid(), ""
+        try:
+            grid = settle(tensor.shape[1:], self.field, self._order, self._sizes, self.tokens)
+        except RequestError as error:
+            doubt = str(error)
+        shape = grid.shape(tensor.shape[1:])
+        rank = len(shape) - 1 if np.prod(shape[1:], dtype=int) > 1 else 0
+        self.grids[name] = grid
+        if rank == len(self.field):
+            self._sizes.append(shape[1:])
+        self._found.pop(name, None)  # a layer stands where it finished last
+        calls = len(self._outputs[name])
+        self._found[name] = Layer(name, type(module).__name__, shape, calls, max(rank, 0), str(grid), doubt)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """All that ran."""
+        return tuple(self._found.values())
+
+    def auto(self) -> str | None:
+        """The last one with the input's spatial axes."""
+        fits = [layer for layer in self._found.values() if layer.tappable and layer.rank == len(self.field)]
+        # A container ends in its last layer's own tensor: of the names for one tensor, the innermost says most.
+        same = [layer for layer in fits if self._outputs[layer.name][-1] is self._outputs[fits[-1].name][-1]]
+        best = max(same, key=lambda layer: layer.name.count("."), default=None)
+        return best.name if best else None
 
 
 def _layout(rank: int) -> torch.memory_format:
     # Channels-last makes convolutions in the plane a quarter faster on a CPU; other ranks gain nothing.
     return torch.channels_last if rank == 2 else torch.contiguous_format
-
-
-def _listed(taps: Mapping[str, Tensor]) -> str:
-    return " and ".join(repr(name) if name else "the input" for name in taps)

@@ -114,8 +114,13 @@ def _reader(section: DataSection, arrays: Mapping[str, Any]) -> Reader:
         _same_length(section, "id", len(ids), len(stored))
     else:
         ids = [f"{row:06d}" for row in range(len(stored))]
+    extra = {argument: _array(section, arrays, "extra", each) for argument, each in section.extra.items()}
+    for values in extra.values():
+        _same_length(section, "extra", len(values), len(stored))
+        if values.dtype.kind not in "fiub":
+            raise RequestError(f"data.extra holds {values.dtype}, expected numbers")
     fingerprint = _fingerprint(path, name, stored)
-    return Reader(ids, partial(_read, stored), fingerprint, labels, settled, None, tuple(stored.shape), name)
+    return Reader(ids, partial(_read, stored), fingerprint, labels, settled, None, tuple(stored.shape), name, extra)
 
 
 def _read(stored: Any, rows: Rows) -> list[Stored]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,13 @@ class Batch:
     """(len(rows), channel, *s), ready for the model."""
     failed: dict[int, str] = field(default_factory=dict)
     nonfinite: dict[int, str] = field(default_factory=dict)
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Further inputs of the model, by its argument, (len(rows), ..)."""
+
+    def part(self, which: slice) -> Batch:
+        """Some of the good ones."""
+        extra = {name: each[which] for name, each in self.extra.items()}
+        return Batch(self.rows[which], self.values[which], extra=extra)
 
 
 class Dataset:
@@ -71,10 +78,10 @@ class Dataset:
         """
         kept, values, failed = self._collect(np.asarray(rows, np.int64), geometric_only=False)
         bad = (~np.isfinite(values)).reshape(len(values), -1).sum(1) if len(values) else np.zeros(0, np.int64)
-        if not bad.any():
-            return Batch(kept, values, failed)
         nonfinite = {int(row): f"input has {n} NaN or infinite values" for row, n in zip(kept, bad, strict=True) if n}
-        return Batch(kept[bad == 0], values[bad == 0], failed, nonfinite)
+        if nonfinite:
+            kept, values = kept[bad == 0], values[bad == 0]
+        return Batch(kept, values, failed, nonfinite, {name: each[kept] for name, each in self._reader.extra.items()})
 
     def display(self, rows: Sequence[int] | NDArray[np.int64]) -> Floats:
         """The samples as a person knows them, (n, channel, *s): stored values, moved by the geometric transforms only.

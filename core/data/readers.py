@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,6 +40,8 @@ class Reader:
     """Of the whole stored array, where it is one."""
     name: str = ""
     """Of that array."""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Further inputs of the model, by its argument, one entry for each sample."""
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) < len(self.ids):
@@ -52,7 +54,7 @@ class Reader:
 
 Opener = Callable[[DataSection], Reader]
 READERS: dict[str, Opener] = {}
-FOR_ARRAYS, FOR_FOLDERS = ("input", "label", "id"), ("manifest", "mode")
+FOR_ARRAYS, FOR_FOLDERS = ("input", "label", "id", "extra"), ("manifest", "mode")
 """Keys that only these take; with the others they are refused rather than ignored."""
 SUFFIXES: dict[str, str] = {}
 

@@ -21,6 +21,10 @@ class DataSection(BaseModel):
     """Name of the input array, in files that hold several."""
     label: str | None = None
     id: str | None = None
+    extra: dict[str, str] = {}
+    """Further inputs: the model's argument to the name of its array, one entry for each sample."""
+    argument: str | None = None
+    """The model's argument that gets the input, where it is not the first."""
     classes: str | list[str] | None = None
     """An array's name, or the names themselves. For folders the class folders, in order."""
     layout: str | None = None

@@ -7,12 +7,8 @@ values only, and pictures show what was stored.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import RequestError, nearest
 from ..grid import resize
+from ..user_code import function
 from .axes import Axis
 
 Floats = NDArray[np.float32]
@@ -320,7 +317,7 @@ class Python(Transform):
     def apply(self, values: Floats, geometry: Geometry) -> Floats:
         """Call it."""
         try:
-            result = np.asarray(_function(self.function)(values))
+            result = np.asarray(function(self.function, "transform python")(values))
         except RequestError:
             raise
         except Exception as error:
@@ -340,23 +337,3 @@ def _time(geometry: Geometry, what: str) -> int:
         if axis.name == "time" and axis.unit == "s":
             return place
     raise RequestError(f"transform {what} needs the sampling rate along T: give data.rate")
-
-
-@lru_cache
-def _function(name: str) -> Callable[[Floats], Any]:
-    where, _, function = name.rpartition(":")
-    if not where:
-        raise RequestError(f"transform python {name!r} given, expected FILE.py:FUNCTION or package.module:function")
-    if where.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(where).stem, where)
-        if spec is None or spec.loader is None or not Path(where).is_file():
-            raise RequestError(f"transform python: {where} not found")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(where)
-    found = getattr(module, function, None)
-    if not callable(found):
-        choices = [name for name, value in vars(module).items() if callable(value)]
-        raise RequestError(f"transform python: {where} has no function {function!r}. {nearest(function, choices)}")
-    return found  # type: ignore[no-any-return]

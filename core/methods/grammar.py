@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError, nearest
-from .registry import FACTORS, METHODS, NEEDS_BACKWARD, Method, find
+from .registry import FACTORS, METHODS, NEEDS_BACKWARD, OF_TARGET, Method, find
+from .spectrum import principal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,13 +35,33 @@ class Expression:
 
     @property
     def needs_backward(self) -> bool:
-        """Whether the map depends on the target, through a gradient."""
+        """Whether a gradient is asked for."""
         return bool(NEEDS_BACKWARD & self.asks)
+
+    @property
+    def of_target(self) -> bool:
+        """Whether the map depends on the target."""
+        return bool(OF_TARGET & self.asks)
+
+    @property
+    def layered(self) -> bool:
+        """Whether it is taken at a layer."""
+        return self.method.layered
+
+    @property
+    def fused(self) -> bool:
+        """Whether it is one map of all layers."""
+        return self.settings.get("fuse", "off") != "off"
+
+    @property
+    def augmented(self) -> bool:
+        """Whether it is a mean over augmented inputs."""
+        return self.settings.get("smooth", "off") in ("aug", "both")
 
     @property
     def signed(self) -> bool:
         """Whether negative values can occur."""
-        return not self.settings.get("relu", False)
+        return self.method.signed and not self.settings.get("relu", False)
 
     @property
     def formula(self) -> str:
@@ -52,14 +74,15 @@ class Expression:
         """What the map is measured in."""
         return self.factors[-1].units if self.factors else self.method.units
 
-    def __call__(self, answer: Callable[[str], Tensor]) -> Tensor:
-        """The map, (batch, *s) for a CAM, (batch, channel, *s) for an input attribution."""
-        settings = dict(self.settings)
-        relu = settings.pop("relu", False)
-        result = self.method.function(*map(answer, self.method.asks), **settings)
+    def __call__(self, answer: Callable[[str], Any]) -> Tensor:
+        """The map at one layer, (batch, *s) for a CAM, (batch, channel, *s) for an input attribution."""
+        settings = {k: v for k, v in self.settings.items() if k not in ("relu", "smooth", "fuse")}
+        result: Tensor = self.method.function(*map(answer, self.method.asks), **settings)
         for each in self.factors:
             result = each.function(result, *map(answer, each.asks))
-        return result.relu() if relu else result
+        if self.method.summands:
+            result = principal(result) if self.settings["smooth"] in ("eigen", "both") else result.sum(1)
+        return result.relu() if self.settings.get("relu", False) else result
 
 
 def parse_expression(text: str) -> Expression:
@@ -68,7 +91,7 @@ def parse_expression(text: str) -> Expression:
     fits = [name for name in METHODS if text.startswith(name) and text[len(name) :][:1] in ("", ":", "+")]
     name = max(fits, key=len) if fits else text.partition(":")[0].partition("+")[0]
     method = find(METHODS, name, "method")
-    arguments, *factors = text[len(name) :].split("+")
+    arguments, *factors = re.split(r"(?<!\+)\+(?!\+)", text[len(name) :])  # gradcam++ may also be a key's value
     if arguments == ":":
         raise RequestError(f"{text!r} ends in a colon: write {name}, or {name}:key=value")
     settings = {key: spec.default for key, spec in method.keys.items()}

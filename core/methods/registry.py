@@ -3,14 +3,22 @@
 A method is a function of the letters it asks for, in the notation of the papers; its keyword-only arguments are the
 keys a user may set. The letters are the questions put to a batch's trace:
 
-====== ================================================== =====================
-letter question                                           shape
-====== ================================================== =====================
-``A``  activation of the tapped layer                     (batch, channel, *s)
-``G``  gradient of the target's score at that activation  (batch, channel, *s)
-``x``  the model's input                                  (batch, channel, *s)
-``g``  gradient of the target's score at the input        (batch, channel, *s)
-====== ================================================== =====================
+====== ======================================================= ==========================
+letter question                                                shape
+====== ======================================================= ==========================
+``A``  activation of the tapped layer                          (batch, channel, *s)
+``G``  gradient of the target's score at that activation       (batch, channel, *s)
+``H``  Hessian of the target's score at A, times A             (batch, channel, *s)
+``D``  score with each channel of A taken away                 (batch, channel)
+``S``  score with the input masked by each channel of A        (batch, channel)
+``R``  random numbers in [-1, 1], of the sample's own seed     (batch, channel)
+``C``  concepts fitted to the layer over the dataset           (concept, channel), offset
+``x``  the model's input                                       (batch, channel, *s)
+``g``  gradient of the target's score at the input             (batch, channel, *s)
+``u``  the same by guided backpropagation                      (batch, channel, *s)
+``b``  bias times gradient of every operator that has a bias   list of (batch, channel, *s)
+``y``  score of the target                                     (batch,)
+====== ======================================================= ==========================
 
 From the signature follow the command line's keys, the help, the cost, the checks and the tests.
 """
@@ -34,10 +42,21 @@ Family = Literal["cam", "gradient"]
 QUESTIONS: Mapping[str, str] = {
     "A": "activation of the layer",
     "G": "gradient at the layer",
+    "H": "curvature at the layer",
+    "D": "scores without each channel",
+    "S": "scores of masked inputs",
+    "R": "random numbers",
+    "C": "concepts of the dataset",
     "x": "input",
     "g": "gradient at the input",
+    "u": "guided gradient at the input",
+    "b": "bias terms",
+    "y": "score",
 }
-NEEDS_BACKWARD = frozenset("Gg")
+AT_LAYER = frozenset("AGHDSRC")
+NEEDS_BACKWARD = frozenset("GHgub")
+OF_TARGET = NEEDS_BACKWARD | frozenset("DSy")
+"""What depends on the target."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +72,23 @@ class Key:
         """What to type."""
         if self.choices:
             return " or ".join(self.choices)
-        return {bool: "on or off", int: "a whole number", float: "a number"}.get(self.kind, "text")
+        return {bool: "on or off", int: "a whole number from 0", float: "a number from 0"}.get(
+            self.kind, "numbers joined by dots"
+        )
 
     def parse(self, text: str) -> Any:
         """The value that ``text`` stands for; ValueError where it stands for none."""
         choices = ("on", "off") if self.kind is bool else self.choices
         if choices and text not in choices:
             raise ValueError(text)
-        return text == "on" if self.kind is bool else self.kind(text)
+        if self.kind is str and not choices and not all(part.isdecimal() for part in text.split(".")):
+            raise ValueError(text)
+        if self.kind is bool:
+            return text == "on"
+        value = self.kind(text)
+        if self.kind is not str and not 0 <= value < float("inf"):
+            raise ValueError(text)
+        return value
 
     def show(self, value: Any) -> str:
         """The text that `parse` reads back."""
@@ -82,6 +110,12 @@ class Method:
     keys: Mapping[str, Key]
     units: str
     signed: bool = True
+    aim: Callable[..., Any] | None = field(default=None, repr=False)
+    """Turns a class into another score, which the letters are then asked about: (`Resolved`, **keys) -> `Resolved`."""
+    concepts: bool = False
+    """Whether the map has an axis of concepts."""
+    summands: bool = False
+    """Whether the function gives w_k A_k, which are still to be summed over the channels."""
 
     @property
     def per_channel(self) -> bool:
@@ -89,9 +123,25 @@ class Method:
         return self.family != "cam"
 
     @property
+    def layered(self) -> bool:
+        """Whether it is taken at a layer."""
+        return bool(AT_LAYER & set(self.asks))
+
+    @property
     def cost(self) -> str:
         """Passes through the model for a batch and a target, the batch's one forward aside."""
-        return "1 backward" if NEEDS_BACKWARD & set(self.asks) else "nothing more"
+        costs = {
+            "G": "1 backward",
+            "g": "1 backward",
+            "b": "1 backward",
+            "u": "1 guided backward",
+            "H": "1 second-order backward for each layer",
+            "D": "1 pass behind the layer for each channel",
+            "S": "1 forward for each channel of each sample",
+            "C": "1 forward of the dataset before",
+        }
+        found = list(dict.fromkeys(costs[letter] for letter in self.asks if letter in costs))
+        return ", ".join(found) or "nothing more"
 
     @property
     def summary(self) -> str:
@@ -103,17 +153,52 @@ METHODS: dict[str, Method] = {}
 FACTORS: dict[str, Method] = {}
 
 
-def cam(name: str, *, formula: str, source: str, relu: bool) -> Callable[[Formula], Formula]:
-    """Register a class activation map, a formula giving (batch, *s) from the letters of one layer.
+def cam(
+    name: str,
+    *,
+    formula: str,
+    source: str,
+    relu: bool | None,
+    summands: bool = True,
+    aim: Callable[..., Any] | None = None,
+    concepts: bool = False,
+    units: str = "score x activation",
+) -> Callable[[Formula], Formula]:
+    """Register a class activation map, a formula of the letters of one layer.
 
-    Every CAM takes the key ``relu``: whether what speaks against the target is cut off. ``relu`` here is its default,
-    the paper's own. The formula itself is written without it.
+    The formula gives the summands w_k A_k of the map, (batch, channel, *s), or, with ``summands=False``, the map
+    itself, (batch, *s). Every CAM takes the key ``relu``: whether what speaks against the target is cut off. ``relu``
+    here is its default, the paper's own, or None for a map that is never below 0. The formula itself is written
+    without it. ``smooth`` and ``fuse`` come with every CAM that they make sense for.
     """
 
     def register(function: Formula) -> Formula:
-        asks, keys = _signature(function)
-        keys = {"relu": Key(relu, bool), **keys}
-        _add(METHODS, Method(name, "cam", formula, source, function, asks, keys, units="score x activation"))
+        asks, own = _signature(function)
+        layered = bool(AT_LAYER & set(asks)) and not concepts
+        smooth = ("off", "aug", "eigen", "both") if summands else ("off", "aug")
+        keys = {
+            **({} if relu is None else {"relu": Key(relu, bool)}),
+            **({"smooth": Key("off", str, smooth)} if not concepts else {}),
+            **({"fuse": Key("off", str, ("off", "mean", "max", "product"))} if layered and "fuse" not in own else {}),
+            **own,
+        }
+        _add(
+            METHODS,
+            Method(
+                name,
+                "cam",
+                formula,
+                source,
+                function,
+                asks,
+                keys,
+                units,
+                signed=relu is not None,
+                aim=aim,
+                concepts=concepts,
+                summands=summands,
+            ),
+        )
         return function
 
     return register

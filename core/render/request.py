@@ -87,6 +87,8 @@ class Request:
         except SampleError as error:
             reason = str(error)
         for name in self.maps:
+            if self.results.maps[name].concepts:
+                reason = f"{name} has a map for each concept; read it with camsweep.open_results"
             values = self._values(name, row) if not reason else np.zeros(0)
             for k, target in enumerate(self.targets):
                 if reason or not np.isfinite(values[k]).any():

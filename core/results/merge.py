@@ -51,9 +51,10 @@ def describe(file: h5py.File, schema: Schema, finished: str) -> None:
         _strings(file, "inputs/channels", schema.channels)
     file["outputs"].attrs["final"] = schema.final or ""
     _strings(file, "targets/name", schema.targets)
-    file["targets"].attrs["score"] = (
-        f"logit, behind the final {schema.final}" if schema.final else "output of the model"
-    )
+    file["targets"].attrs["score"] = schema.score
+    for name, concepts in schema.concepts.items():
+        group = file.create_group(f"concepts/{name.replace('%', '%25').replace('/', '%2F')}")
+        group["vectors"], group["offset"], group["scores"] = concepts.vectors, concepts.offset, concepts.scores
     _axes(file, schema)
     for each in schema.maps:
         _describe_map(file, schema, each)
@@ -78,7 +79,7 @@ def _axes(file: h5py.File, schema: Schema) -> None:
 
 def _describe_map(file: h5py.File, schema: Schema, info: MapInfo) -> None:
     group = file[info.group]
-    names = ["sample", "target", *(["channel"] if info.per_channel else [])]
+    names = ["sample", "target", *([info.leading] if info.leading else [])]
     spatial = schema.input_shape[1:] == info.spatial
     group.attrs.update(
         {
@@ -90,6 +91,7 @@ def _describe_map(file: h5py.File, schema: Schema, info: MapInfo) -> None:
             "units": info.units,
             "signed": info.signed,
             "per_channel": info.per_channel,
+            "concepts": info.concepts,
             "formula": info.formula,
             "source": info.source,
             **({} if info.relu is None else {"relu": info.relu}),

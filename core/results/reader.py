@@ -28,6 +28,7 @@ class MapView:
         self.layer: str | None = attributes["layer"] or None
         self.name = self.expression if self.layer is None else f"{self.expression}@{self.layer}"
         self.per_channel = bool(attributes["per_channel"])
+        self.concepts = int(attributes["concepts"]) if "concepts" in attributes else 0
         self.signed = bool(attributes["signed"])
         self.units: str = attributes["units"]
         self.formula: str = attributes["formula"]
@@ -67,8 +68,11 @@ class Results:
         One `Axis` for each spatial axis of the input.
     outputs, predicted
         The model's raw outputs (N, K) and the class with the highest.
-    target_names, target_index, target_score
-        The targets explained, (T,), (N, T), (N, T).
+    target_names, target_index, target_score, target_foil
+        The targets explained, (T,), (N, T), (N, T), (N, T): the class or output (-1 where it is none), its score, and
+        the class it was held against (-1 where none).
+    score
+        Which score was explained.
     maps
         Each map by its name, ``gradcam@layer4``.
     """
@@ -93,6 +97,8 @@ class Results:
         self.target_names = tuple(_text(file["targets/name"]))
         self.target_index: NDArray[np.int32] = file["targets/index"][:]
         self.target_score: NDArray[np.float32] = file["targets/score"][:]
+        self.target_foil: NDArray[np.int32] = file["targets/foil"][:]
+        self.score: str = file["targets"].attrs["score"]
         self.maps = {view.name: view for view in map(MapView, file["maps"].values())}
         self.provenance: dict[str, Any] = {k: _plain(k, v) for k, v in file["provenance"].attrs.items()}
 
@@ -119,6 +125,11 @@ class Results:
         if name not in self.maps:
             raise RequestError(f"{self.path} has no map {name!r}. {nearest(name, self.maps)}")
         return self.maps[name]
+
+    def concepts(self, name: str) -> dict[str, NDArray[np.float64]]:
+        """The concepts of a map that has some: ``vectors`` (concept, channel), ``offset``, ``scores``."""
+        group = self._file[f"concepts/{self.map(name).name.replace('%', '%25').replace('/', '%2F')}"]
+        return {key: group[key][:] for key in group}
 
     def counts(self) -> dict[str, int]:
         """How many samples have each status, those that occur."""

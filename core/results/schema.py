@@ -78,6 +78,13 @@ class MapInfo:
     units: str
     formula: str
     source: str
+    concepts: int = 0
+    """Number of concepts, where the map has an axis of them before the spatial ones."""
+
+    @property
+    def leading(self) -> str | None:
+        """The axis before the spatial ones."""
+        return "channel" if self.per_channel else "concept" if self.concepts else None
 
     @property
     def name(self) -> str:
@@ -92,7 +99,7 @@ class MapInfo:
     @property
     def spatial(self) -> tuple[int, ...]:
         """The spatial part of ``shape``."""
-        return self.shape[1:] if self.per_channel else self.shape
+        return self.shape[1:] if self.leading else self.shape
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,18 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Concepts:
+    """What the activations of a layer are made of, over the dataset."""
+
+    vectors: list[list[float]]
+    """(concept, channel)."""
+    offset: list[float]
+    """(channel,), taken off the activation first."""
+    scores: list[list[float]]
+    """(concept, output): what the model gives where the layer is filled with one concept."""
+
+
+@dataclass(frozen=True)
 class Schema:
     """Everything about a results file but its rows; the manifest of an unfinished run is this, as JSON."""
 
@@ -127,12 +146,16 @@ class Schema:
     input_shape: tuple[int, ...]
     outputs: int
     final: str | None
+    score: str
+    """Which score was explained, in words."""
     targets: list[str]
     maps: list[MapInfo]
     dtype: str
     provenance: Provenance
     inputs_dtype: str | None = None
     """Set where the inputs are copied into the file."""
+    concepts: dict[str, Concepts] = field(default_factory=dict)
+    """Of the maps that have some, by name."""
     data: dict[str, Any] = field(default_factory=dict)
     """The job's data section, paths absolute: where the inputs came from."""
 
@@ -150,6 +173,7 @@ class Schema:
             Column("outputs/scores", real, (self.outputs,)),
             Column("outputs/predicted", "int32"),
             Column("targets/index", "int32", (count,)),
+            Column("targets/foil", "int32", (count,)),
             Column("targets/score", real, (count,)),
         ]
         for each in self.maps:

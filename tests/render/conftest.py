@@ -19,6 +19,7 @@ class FakeMap:
     name: str
     array: NDArray[Any]
     per_channel: bool = False
+    concepts: int = 0
     signed: bool = False
     units: str = "logit"
 

@@ -1,0 +1,288 @@
+"""A module ready for batches: one forward, tapped; one backward from the outputs to the taps."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import RequestError
+from ...core.outputs import Outputs
+from ...core.trace import INPUT, Tapping
+from .grids import Grid
+from .structured import first_tensor, named_tensors, replaced, selected
+from .watching import Biases, Guided, LastActivation, Tape
+
+BIAS = "bias:"
+"""Begins the name of a bias among the taps; no layer's name holds a colon."""
+
+
+@dataclass(frozen=True)
+class Calling:
+    """How a module is called and read."""
+
+    module: nn.Module
+    argument: str | None = None
+    """Name of the argument that the input is given as, None for the first."""
+    output: str | None = None
+    """Key of the output that is explained."""
+
+    def __call__(self, x: Tensor, extra: Mapping[str, Tensor]) -> Any:
+        """One forward."""
+        return self.module(x, **extra) if self.argument is None else self.module(**{self.argument: x}, **extra)
+
+    def read(self, given: Any, last: LastActivation, rows: Tensor) -> Read:
+        """What a forward gave, ready for targets."""
+        named = named_tensors(given, len(rows))
+        key = selected(named, self.output, len(rows))
+        final, made = last.behind(named[key])
+        return self.reread(named, key, made, rows, final)
+
+    def reread(self, named: Mapping[str, Tensor], key: str, made: Tensor, rows: Tensor, final: str | None) -> Read:
+        """The same where it is known which output is explained, and which tensor its scores are."""
+        raw = named[key]
+        if raw.ndim == 1 and len(raw) == len(rows):
+            raw = raw[:, None]
+        if raw.ndim < 2 or len(raw) != len(rows):
+            raise RequestError(
+                f"the model gives {tuple(raw.shape)} for a batch of {len(rows)}, expected (batch, outputs)"
+            )
+        scores = made.reshape(raw.shape)
+        return Read(Outputs(scores, rows, {**named, key: scores}, key), raw, made, final)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a forward gave."""
+
+    outputs: Outputs
+    """Behind the final activation, all as (batch, output, *places)."""
+    raw: Tensor
+    """The output that is explained, as the model gives it."""
+    made: Tensor
+    """Its scores as the forward made them."""
+    final: str | None
+
+
+class TorchSession:
+    """See `core.trace.Session`.
+
+    The parameters are frozen, so nothing records a graph until the lowest tapped layer, whose output becomes a leaf:
+    below it the forward is bare. A tapped output goes on as a copy, so an in-place operator behind it (``relu_``)
+    cannot overwrite the activation under its gradient.
+    """
+
+    def __init__(
+        self,
+        calling: Calling,
+        tapping: Tapping,
+        grids: Mapping[str, Grid],
+        convert: Callable[[Any], Tensor],
+        layout: torch.memory_format,
+    ) -> None:
+        self.calling, self.tapping, self.tensor = calling, tapping, convert
+        self.passes: Counter[str] = Counter()
+        """Forwards, backwards and tails that really ran."""
+        self._grids, self._layout = grids, layout
+        self._of_count = {grid.prefix + math.prod(grid.sizes): grid for grid in grids.values() if grid.sizes}
+        self._taps: dict[str, Tensor] = {}
+        self._instead: dict[str, Tensor] = {}
+        self._tape: Tape | None = None
+        self._replayable: dict[str, bool] = {}
+        self._tapping_now = False
+
+    def __call__(self, inputs: Tensor, extra: Mapping[str, Tensor] | None = None) -> TorchPass:
+        """One forward of a batch, tapped."""
+        tapping, questions = self.tapping, self.tapping.questions
+        x = inputs.detach()
+        self._taps.clear()
+        if tapping.inputs:
+            self._taps[INPUT] = x.requires_grad_()
+        last = LastActivation()
+        guided = Guided() if "u" in questions else None
+        biases = Biases() if "b" in questions else None
+        tape = self._tape = Tape() if "D" in questions else None
+        self._tapping_now = True
+        try:
+            with torch.set_grad_enabled(tapping.gradients), ExitStack() as watches:
+                for watch in filter(None, (last, guided, biases, tape)):
+                    watches.enter_context(watch)
+                # A leaf may not be changed in place, nor the batch; and a model may begin by doing so.
+                given = self.calling(x.clone(), extra or {})
+        finally:
+            self._tapping_now = False
+        self.passes["forward"] += 1
+        if missing := [layer for layer in tapping.layers if layer not in self._taps]:
+            raise RequestError(f"layer {missing[0]!r} does not run in the model's forward; choose one that does")
+        read = self.calling.read(given, last, torch.arange(len(x), device=x.device))
+        taps, offsets = dict(self._taps), self._offsets(biases)
+        taps.update((name, output) for name, (output, _, _) in offsets.items())
+        return TorchPass(self, x.detach(), extra or {}, given, read, taps, offsets, guided, tape)
+
+    def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
+        """One forward for the outputs alone."""
+        last = LastActivation()
+        with torch.no_grad(), last:
+            given = self.calling(inputs.contiguous(memory_format=self._layout), extra or {})
+        self.passes["forward"] += 1
+        return self.calling.read(given, last, rows).outputs
+
+    def instead(self, layer: str, activation: Tensor, run: TorchPass) -> Outputs:
+        """A whole forward with another activation at a layer."""
+        self._instead = {layer: activation}
+        try:
+            return self.forward(run.inputs.clone(), run.outputs.rows, run.extra)
+        finally:
+            self._instead = {}
+
+    def tap(self, name: str, _module: nn.Module, _arguments: Any, output: Any) -> Any:
+        """The forward hook of a tapped layer."""
+        if not self._tapping_now and name not in self._instead:
+            return output
+        raw = first_tensor(output)
+        if raw is None:
+            raise RequestError(f"layer {name!r} gives a {type(output).__name__}, not a tensor; choose one inside it")
+        grid = self._grids.get(name, Grid())
+        if name in self._instead:
+            return replaced(output, raw, grid.write(self._instead[name], raw))
+        if name in self._taps:
+            raise RequestError(f"layer {name!r} runs more than once in a forward; choose one that runs once")
+        activation = grid.read(raw)
+        if self.tapping.gradients and not activation.requires_grad:
+            activation = activation.detach().requires_grad_()
+        self._taps[name] = activation
+        if self._tape is not None:
+            self._tape.start(activation)
+        return replaced(output, raw, grid.write(activation, raw))
+
+    def can_replay(self, run: TorchPass, layer: str) -> bool:
+        """Whether the tail, run again alone, gives what the whole model gives; tried once, on another activation."""
+        if layer not in self._replayable:
+            other = run.taps[layer].detach().flip(1) * 0.5
+            expected = self.instead(layer, other, run)
+            try:
+                found = run.replayed(layer, other)
+                self._replayable[layer] = torch.allclose(
+                    found.scores, expected.scores, rtol=1e-3, atol=1e-4 * float(expected.scores.abs().max())
+                )
+            except (LookupError, RuntimeError, TypeError, ValueError):
+                self._replayable[layer] = False
+        return self._replayable[layer]
+
+    def _offsets(self, biases: Biases | None) -> dict[str, tuple[Tensor, Tensor, Grid]]:
+        """Output, bias (channel,) and grid of each operator that added one, in the order in which they ran."""
+        offsets = {}
+        for i, (output, bias, channels_last) in enumerate(biases.terms if biases else ()):
+            grid = Grid("last") if channels_last else Grid()
+            if channels_last and output.ndim == 3:
+                grid = self._of_count.get(output.shape[1], grid)
+            offsets[f"{BIAS}{i}"] = output, bias.detach(), grid
+        return offsets
+
+
+@dataclass
+class TorchPass:
+    """One forward of a batch; see `core.trace.Pass`. The graph is freed with it."""
+
+    session: TorchSession = field(repr=False)
+    inputs: Tensor
+    extra: Mapping[str, Tensor] = field(repr=False)
+    given: Any = field(repr=False)
+    read: Read = field(repr=False)
+    taps: Mapping[str, Tensor] = field(repr=False)
+    offsets: Mapping[str, tuple[Tensor, Tensor, Grid]] = field(repr=False)
+    guided: Guided | None = None
+    tape: Tape | None = field(default=None, repr=False)
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        """Detached."""
+        given = self.read.outputs
+        named = {key: tensor.detach() for key, tensor in given.named.items()}
+        return replace(given, scores=named[given.selected], named=named)
+
+    @property
+    def raw(self) -> Tensor:
+        """Detached."""
+        return self.read.raw.detach()
+
+    @property
+    def final(self) -> str | None:
+        """The activation that the scores are behind."""
+        return self.read.final
+
+    @property
+    def activations(self) -> Mapping[str, Tensor]:
+        """The tapped activations, detached."""
+        return {name: self.taps[name].detach() for name in self.session.tapping.layers}
+
+    @property
+    def biases(self) -> Mapping[str, Tensor]:
+        """Of the operators that ran, broadcasting with the gradients of the same names."""
+        return {name: bias.reshape(-1, *[1] * (output.ndim - 2)) if grid.sizes is None
+                else bias.reshape(-1, *[1] * len(grid.sizes))
+                for name, (output, bias, grid) in self.offsets.items()}  # fmt: skip
+
+    def pullback(self, cotangents: Mapping[str, Tensor], *, guided: bool = False) -> Mapping[str, Tensor]:
+        """Gradient of sum(cotangent * output) at all taps, in one backward that goes no lower than the lowest."""
+        pairs = [(self.read.outputs.named[key], value) for key, value in cotangents.items()]
+        pairs = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
+        if not pairs:
+            raise RequestError(
+                f"the outputs do not depend on {_listed(self.taps)} by a gradient (detached or not differentiable)"
+            )
+        outputs, starts = zip(*pairs, strict=True)
+        if guided and self.guided is not None and not self.guided.count:
+            raise RequestError("guided backpropagation changes ReLUs, and the model runs none: the map would be plain")
+        names = [INPUT] if guided else list(self.taps)
+        with self.guided.switched(guided) if self.guided is not None else nullcontext():
+            found = torch.autograd.grad(
+                outputs, [self.taps[name] for name in names], starts, retain_graph=True, materialize_grads=True
+            )
+        self.session.passes["backward"] += 1
+        grids = {name: grid for name, (_, _, grid) in self.offsets.items()}
+        return {n: grids[n].read(each) if n in grids else each for n, each in zip(names, found, strict=True)}
+
+    def curvature(self, total: Callable[[Outputs], Tensor], layer: str) -> Tensor:
+        """Hessian at the layer's activation, times that activation: two backwards."""
+        activation = self.taps[layer]
+        with torch.enable_grad():
+            value = total(self.read.outputs)
+            if not value.requires_grad:
+                return torch.zeros_like(activation)
+            [gradient] = torch.autograd.grad(value, [activation], create_graph=True, materialize_grads=True)
+        self.session.passes["backward"] += 1
+        if not gradient.requires_grad:  # linear in the activation
+            return torch.zeros_like(activation)
+        [product] = torch.autograd.grad(
+            gradient, [activation], activation.detach(), retain_graph=True, materialize_grads=True
+        )
+        self.session.passes["backward"] += 1
+        return product
+
+    def tail(self, layer: str, activation: Tensor) -> Outputs:
+        """What lies behind the layer, run again; the whole model where that cannot be taken apart."""
+        if not self.session.can_replay(self, layer):
+            return self.session.instead(layer, activation, self)
+        return self.replayed(layer, activation)
+
+    def replayed(self, layer: str, activation: Tensor) -> Outputs:
+        """The outputs from the recorded tail."""
+        assert self.tape is not None  # noqa: S101
+        current = self.tape.replay(self.taps[layer], activation)
+        rows = self.outputs.rows
+        named = named_tensors(current(self.given), len(rows))
+        self.session.passes["tail"] += 1
+        made = current(self.read.made)
+        return self.session.calling.reread(named, self.outputs.selected, made, rows, self.final).outputs
+
+
+def _listed(taps: Mapping[str, Tensor]) -> str:
+    return " and ".join(repr(name) if name else "the input" for name in taps if not name.startswith(BIAS))

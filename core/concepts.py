@@ -1,0 +1,54 @@
+"""The one pass over the dataset that methods with concepts need before the sweep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .errors import RequestError
+from .methods.concepts import POINTS, factorize
+from .plan import Plan
+from .results import Schema
+from .results.schema import Concepts
+from .trace import Backend, Tapping
+
+
+def with_concepts(plan: Plan, backend: Backend) -> Schema:
+    """The schema with the concepts of its maps fitted.
+
+    They go into the manifest, so a run that is stopped goes on with the same ones. The samples are spread evenly over
+    the dataset and their places over each sample; neither batch size nor shards matter.
+    """
+    concepts = {}
+    for cross, info in zip(plan.maps, plan.schema.maps, strict=True):
+        if info.concepts:
+            concepts[info.name] = _fitted(plan, backend, cross.layers[0], cross.expression.settings)
+    return replace(plan.schema, concepts=concepts)
+
+
+def _fitted(plan: Plan, backend: Backend, layer: str, settings: dict[str, int]) -> Concepts:
+    dataset, size = plan.dataset, plan.job.explain.batch_size
+    count = min(settings["samples"], len(dataset))
+    rows = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(np.int64))
+    points = []
+    with backend.tapped(Tapping([layer], plan.tapping.rank, frozenset("AD"))) as session:
+        for start in range(0, len(rows), size):
+            batch = dataset.read(rows[start : start + size])
+            if not len(batch.rows):
+                continue
+            extra = {name: session.tensor(values) for name, values in batch.extra.items()}
+            run = session(session.tensor(batch.values), extra)
+            activation = run.activations[layer]
+            places = activation.flatten(2).mT
+            step = -(-places.shape[1] * count // POINTS)
+            points.append(places[:, ::step].flatten(0, 1).cpu().numpy())
+        if not points:
+            raise RequestError("none of the samples can be read and is finite")
+        vectors, offset = factorize(np.concatenate(points), settings["k"])
+        filled = activation.new_tensor(vectors + offset).reshape(*vectors.shape, *[1] * (activation.ndim - 2))
+        scores = [
+            run.tail(layer, each.expand(len(activation), *[-1] * (each.ndim)).expand_as(activation).contiguous())
+            for each in filled
+        ]
+    return Concepts(vectors.tolist(), offset.tolist(), [each.scores[0].flatten().tolist() for each in scores])

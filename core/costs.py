@@ -1,0 +1,52 @@
+"""What a batch costs: the passes through the model that its maps ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .trace import GAINS
+
+if TYPE_CHECKING:
+    from .plan import Cross, Plan
+
+
+def passes(plan: Plan) -> dict[str, int]:
+    """Forwards, backwards and tails of a full batch, at most.
+
+    Targets that come to the same for every sample of a batch share their passes; what is said here is for targets that
+    all differ. A tail is checked once in a run against a forward of its own, which is not counted.
+    """
+    plain, augmented = _trace(plan, plan.maps), [c for c in plan.maps if c.expression.augmented]
+    total = dict(plain)
+    if augmented:
+        rank = len(plan.schema.input_shape) - 1
+        more = len(GAINS) * (2 if rank > 1 else 1) - 1
+        for kind, count in _trace(plan, augmented).items():
+            total[kind] += more * count
+    return total
+
+
+def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
+    """Of one trace that is asked for ``maps``."""
+    targets = len(plan.schema.targets)
+    channels = {layer.name: layer.shape[0] for layer in plan.structure.layers}
+    gradients, guided, curved, ablated, masked = set(), False, set(), set(), dict[tuple[str, object], int]()
+    for cross in maps:
+        expression, settings = cross.expression, cross.expression.settings
+        if expression.asks & set("Ggb"):
+            gradients.add(str(sorted(settings.items())) if expression.method.aim else "")
+        guided = guided or "u" in expression.asks
+        for layer in cross.layers:
+            if "H" in expression.asks:
+                curved.add(layer)
+            if "D" in expression.asks:
+                ablated.add((layer, settings["fill"], settings["compat"]))
+            if "S" in expression.asks:
+                top = settings["top"]
+                masked[layer, top] = min(top or channels[layer], channels[layer])
+    size = min(plan.job.explain.batch_size, len(plan.schema))
+    return {
+        "forward": 1 + sum(-(-size * count // plan.job.explain.batch_size) for count in masked.values()),
+        "backward": targets * (len(gradients) + guided + 2 * len(curved)),
+        "tail": sum(channels[layer] for layer, _, _ in ablated),
+    }

@@ -1,0 +1,44 @@
+"""Functions of the user's own, named in a job: ``FILE.py:FUNCTION`` or ``package.module:function``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from .errors import RequestError, nearest
+
+
+@lru_cache
+def function(name: str, what: str) -> Callable[..., Any]:
+    """The function called ``name``; `RequestError`, which says ``what`` it was to be, where there is none."""
+    where, _, wanted = name.rpartition(":")
+    if not where:
+        raise RequestError(f"{what} {name!r} given, expected FILE.py:FUNCTION or package.module:function")
+    try:
+        module = _module(where)
+    except RequestError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise RequestError(f"{what} {name}: importing {where} fails: {type(error).__name__}: {error}") from error
+    if module is None:
+        raise RequestError(f"{what}: {where} not found")
+    found = getattr(module, wanted, None)
+    if not callable(found):
+        choices = [name for name, value in vars(module).items() if callable(value)]
+        raise RequestError(f"{what}: {where} has no function {wanted!r}. {nearest(wanted, choices)}")
+    return found  # type: ignore[no-any-return]
+
+
+def _module(where: str) -> Any:
+    if not where.endswith(".py"):
+        return importlib.import_module(where) if importlib.util.find_spec(where.partition(".")[0]) else None
+    spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+    if spec is None or spec.loader is None or not Path(where).is_file():
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
