@@ -228,7 +228,8 @@ def _plan_lines(plan: Plan) -> list[str]:
         plan.job.toml().rstrip(),
         "",
         f"{len(plan.schema)} samples of {shape} in {answer['batches']} batches of {plan.job.explain.batch_size}",
-        "each batch, at most: " + ", ".join(f"{count} {kind}" for kind, count in passes.items()),
+        f"each batch: {passes['forward']} forward, {passes['backward']} backward"
+        + (f", {passes['tail']} through the tail" if passes["tail"] else ""),
         f"targets: {', '.join(plan.schema.targets)}",
         f"score: {plan.schema.score}",
         *table(rows, ("map", "shape", "formula")),

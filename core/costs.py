@@ -47,6 +47,6 @@ def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
     size = min(plan.job.explain.batch_size, len(plan.schema))
     return {
         "forward": 1 + sum(-(-size * count // plan.job.explain.batch_size) for count in masked.values()),
-        "backward": targets * (len(gradients) + guided + 2 * len(curved)),
+        "backward": targets * (len(gradients) + guided + len(curved)),
         "tail": sum(channels[layer] for layer, _, _ in ablated),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+SLOPE = {"torch.float64": 1e-290, "torch.float32": 1e-30, "torch.float16": 1e-3, "torch.bfloat16": 1e-30}
+"""The smallest d score / d logit: below it, the products in a backward would come to 0."""
 Score = Literal["logit", "probability", "log-probability"]
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -64,7 +67,8 @@ class Readout:
         """The score of class ``index`` (n,) or (n, *places) of each sample, (n, *places).
 
         A probability under a softmax is taken as p_c = sigmoid(z_c - log sum_{j != c} exp(z_j)), whose gradient stays
-        exact where p_c is nearly 1 and 1 - p_c would have no digits left. Nothing is clamped.
+        exact where p_c is nearly 1 and 1 - p_c would have no digits left. Nothing is clamped; where even the exact
+        slope is too small for a number (`SLOPE`) it is taken as that small, so the map keeps its shape and its sign.
         """
         from torch.nn.functional import logsigmoid
 
@@ -78,7 +82,12 @@ class Readout:
             return chosen if self.score == "probability" else chosen.log()
         if self.activation == "softmax" and self.outputs > 1:
             chosen = chosen - logits.scatter(1, column, float("-inf")).logsumexp(1)
-        return chosen.sigmoid() if self.score == "probability" else logsigmoid(chosen)
+        slope = SLOPE[str(chosen.dtype)]
+        bound = -math.log(slope)
+        beyond, within = chosen - chosen.clamp(-bound, bound), chosen.clamp(-bound, bound)
+        if self.score == "probability":
+            return within.sigmoid() + slope * beyond
+        return logsigmoid(chosen.clamp(max=bound)) + slope * (chosen - bound).relu()
 
     def __str__(self) -> str:
         """Which score is explained, in words."""

@@ -110,8 +110,8 @@ class Pass(Protocol):
         """
         ...
 
-    def curvature(self, total: Callable[[Outputs], Tensor], layer: str) -> Tensor:
-        """Hessian of a function of the outputs at the layer's activation, times that activation."""
+    def curved(self, total: Callable[[Outputs], Tensor]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Gradients of a function of the outputs as by `pullback`; its Hessian at each layer times the activation."""
         ...
 
     def tail(self, layer: str, activation: Tensor) -> Outputs:
@@ -121,6 +121,8 @@ class Pass(Protocol):
 
 class Session(Protocol):
     """A model ready for batches."""
+
+    tapping: Tapping
 
     def __call__(self, inputs: Tensor, extra: Mapping[str, Tensor] = ...) -> Pass:
         """One forward of (batch, channel, *s), with what was to be kept. ``extra``: further inputs, by name."""
@@ -222,7 +224,7 @@ class Trace:
             case "G":
                 return self.gradients(target)[layer]
             case "H":
-                return self._once(("H", layer, target.key), lambda: run.curvature(target.total, layer))
+                return self._curved(target)[1][layer]
             case "D":
                 fill = "compat" if settings["compat"] != "off" else settings["fill"]
                 return self._scores(target, ("D", layer, fill), lambda: self._ablated(layer, fill))
@@ -248,9 +250,14 @@ class Trace:
 
     def gradients(self, target: Resolved) -> Mapping[str, Tensor]:
         """One backward for each different target, at everything tapped."""
+        if "H" in self.session.tapping.questions and any(target.key == each.key for each in self.targets):
+            return self._curved(target)[0]
         return self._once(  # type: ignore[no-any-return]
             ("G", target.key), lambda: self.run.pullback(target.cotangents(self.run.outputs))
         )
+
+    def _curved(self, target: Resolved) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        return self._once(("H", target.key), lambda: self.run.curved(target.total))  # type: ignore[no-any-return]
 
     def _once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         if key not in self._memory:

@@ -10,7 +10,7 @@ from torch import nn
 
 from camsweep.backends.torch import TorchBackend
 from camsweep.core.methods import parse_expression
-from camsweep.core.outputs import Readout
+from camsweep.core.outputs import Readout, settled
 from camsweep.core.targets import Reading, parse_target, settle
 from camsweep.core.trace import Circumstances, Tapping, Trace
 
@@ -49,25 +49,38 @@ def inputs(rank: int, batch: int = 3, seed: int = 1) -> np.ndarray:
 
 
 @contextmanager
-def traced(module, x, letters, layers=("first",), target="predicted", dtype="float64", device="cpu", **around):
-    """A trace through the real backend, and its one target: a class, or "predicted"."""
+def traced(
+    module, x, letters, layers=("first",), target="predicted", dtype="float64", device="cpu", score="logit", **around
+):
+    """A trace through the real backend, and its one target: a class's number, or a target as it is written."""
     backend = TorchBackend(module, device=torch.device(device), dtype=dtype)
     structure = backend.structure(x[:1])
-    readout = Readout(structure.outputs, final=structure.final)
+    activation = settled("auto", structure.final, structure.outputs)
+    readout = Readout(structure.outputs, structure.places, score, activation, structure.final)
     reading = Reading(readout, torch.full((len(x),), -1, device=device), np.arange(len(x)))
-    wanted = parse_target("predicted" if target == "predicted" else f"class:{target}")
+    wanted = parse_target(f"class:{target}" if isinstance(target, int) else target)
     given = Circumstances(**{"ids": [f"{row:06d}" for row in range(len(x))], **around})
     with backend.tapped(Tapping(layers, x.ndim - 2, frozenset(letters))) as session:
         trace = Trace(session, session.tensor(x), lambda outputs: settle(wanted, outputs, reading), given)
         yield trace, trace.targets[0]
 
 
-def maps(module, x, expressions, layers=("first",), target="predicted", dtype="float64", device="cpu", **around):
+def maps(
+    module,
+    x,
+    expressions,
+    layers=("first",),
+    target="predicted",
+    dtype="float64",
+    device="cpu",
+    score="logit",
+    **around,
+):
     """{(expression, layer): map}; the layers of a fused map are joined by a comma."""
     parsed = [parse_expression(text) for text in expressions]
     letters = frozenset().union(*(each.asks for each in parsed))
     found = {}
-    with traced(module, x, letters, layers, target, dtype, device, **around) as (trace, resolved):
+    with traced(module, x, letters, layers, target, dtype, device, score, **around) as (trace, resolved):
         for each in parsed:
             places = [()] if not each.layered else [tuple(layers)] if each.fused else [(layer,) for layer in layers]
             for at in places:

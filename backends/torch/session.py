@@ -247,25 +247,36 @@ class TorchPass:
                 outputs, [self.taps[name] for name in names], starts, retain_graph=True, materialize_grads=True
             )
         self.session.passes["backward"] += 1
-        grids = {name: grid for name, (_, _, grid) in self.offsets.items()}
-        return {n: grids[n].read(each) if n in grids else each for n, each in zip(names, found, strict=True)}
+        return self._on_grids(dict(zip(names, found, strict=True)))
 
-    def curvature(self, total: Callable[[Outputs], Tensor], layer: str) -> Tensor:
-        """Hessian at the layer's activation, times that activation: two backwards."""
-        activation = self.taps[layer]
+    def curved(self, total: Callable[[Outputs], Tensor]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Gradients of a function of the outputs at all taps, and at each layer its Hessian times the activation.
+
+        One backward, and a second-order one for each layer behind which the function is not piecewise linear.
+        """
         with torch.enable_grad():
             value = total(self.read.outputs)
             if not value.requires_grad:
-                return torch.zeros_like(activation)
-            [gradient] = torch.autograd.grad(value, [activation], create_graph=True, materialize_grads=True)
+                return self.pullback({}), {}
+            found = torch.autograd.grad(value, list(self.taps.values()), create_graph=True, materialize_grads=True)
         self.session.passes["backward"] += 1
-        if not gradient.requires_grad:  # linear in the activation
-            return torch.zeros_like(activation)
-        [product] = torch.autograd.grad(
-            gradient, [activation], activation.detach(), retain_graph=True, materialize_grads=True
-        )
-        self.session.passes["backward"] += 1
-        return product
+        gradients = dict(zip(self.taps, found, strict=True))
+        products = {}
+        for layer in self.session.tapping.layers:
+            activation, gradient = self.taps[layer], gradients[layer]
+            if not gradient.requires_grad:
+                products[layer] = torch.zeros_like(activation)
+                continue
+            [products[layer]] = torch.autograd.grad(
+                gradient, [activation], activation.detach(), retain_graph=True, materialize_grads=True
+            )
+            self.session.passes["backward"] += 1
+        return self._on_grids({name: each.detach() for name, each in gradients.items()}), products
+
+    def _on_grids(self, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Those at the biases as (batch, channel, *s); the layers' are already."""
+        grids = {name: grid for name, (_, _, grid) in self.offsets.items()}
+        return {name: grids[name].read(each) if name in grids else each for name, each in gradients.items()}
 
     def tail(self, layer: str, activation: Tensor) -> Outputs:
         """What lies behind the layer, run again; the whole model where that cannot be taken apart."""

@@ -126,5 +126,5 @@ def dff(A: Tensor, C: tuple[Tensor, Tensor], *, k: int = 5, samples: int = 500) 
     from .concepts import nonnegative_fit
 
     concepts, offset = C
-    points = (A.flatten(2).mT - offset).clamp(min=0)
+    points = A.flatten(2).mT - offset
     return nonnegative_fit(points.double(), concepts.double()).mT.to(A.dtype).reshape(len(A), -1, *A.shape[2:])

@@ -182,10 +182,10 @@ def finercam(
     """Finer-CAM: what sets a class apart from those it is easily taken for.
 
     ``ranks`` are places in the order of likeness |z_i - z_t|, 1 the most alike (those that a model with few classes
-    lacks are left out), ``classes`` are class numbers instead; both joined by dots: ``ranks=1.2.3``. The weights q are
-    a softmax among the compared classes, so that they sum to 1 however unlikely those are (pytorch-grad-cam divides
-    the probabilities by their sum + 1e-9, which vanishes for a confident model). It is about logits, whatever score
-    is explained.
+    lacks are left out); ``classes`` are class numbers instead (the class itself is left out); both are joined by dots:
+    ``ranks=1.2.3``. The weights q are a softmax among the compared classes, so they sum to 1 however unlikely those
+    are (pytorch-grad-cam divides the probabilities by their sum + 1e-9, which vanishes for a confident model). It is
+    about logits, whatever score is explained.
     """
     return BASES[base](A, G)
 

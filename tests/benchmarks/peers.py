@@ -2,11 +2,11 @@
 
     python tests/benchmarks/peers.py [gradcam] [ablation] [scorecam] [ten] [signals] [--threads 2]
 
-The parties of a case take turns, and the best of each one's turns counts. Every party has its own copy of the net (a
-ResNet-18 with random weights and settled batch norms, at 224 x 224) and starts from the same batch in memory. The
-printed factor is the peer's time over ours, where ours does as much as the peer: maps resized to the input where the
-peer resizes, at the layer's grid where it does not. Where formulas coincide the maps are compared as well: the lowest
-correlation of a sample, and the largest difference of maps scaled to 0..1.
+The parties of a case take turns, and the best of each one's turns counts. Each has its own copy of the net (a ResNet-18
+with random weights and settled batch norms, at 224 x 224) and starts from the same batch in memory. Our maps of images
+are resized to the input, as pytorch-grad-cam's are; those of captum and torch-cam stay at the layer's grid. The factor
+is the peer's time over ours. Where formulas coincide the maps are compared as well: the lowest correlation of a sample,
+and the largest difference of maps scaled to 0..1.
 
 A peer that is not installed is left out. All of them fit beside camsweep in one environment:
 
@@ -131,22 +131,15 @@ def available(methods: Sequence[str]) -> list[str]:
             missing = parse_expression(text).asks - TorchBackend.answers
         except RequestError:
             print(f"  {text} left out: not registered")
-            continue
-        if missing:
-            print(f"  {text} left out: the torch backend has no answer to {', '.join(sorted(missing))}")
         else:
-            found.append(text)
+            if missing:
+                print(f"  {text} left out: the torch backend does not answer {', '.join(sorted(missing))}")
+            else:
+                found.append(text)
     return found
 
 
-def ours(
-    module: nn.Module,
-    x: np.ndarray,
-    methods: Sequence[str],
-    layer: str,
-    size: Sequence[int] | None = None,
-    target: int | str = "predicted",
-) -> dict[str, np.ndarray]:
+def ours(module, x, methods, layer, size=None, target="predicted") -> dict[str, np.ndarray]:
     """Our maps in float32, from one trace: at the layer's grid, or on a grid of ``size``."""
     found = maps(module, x, methods, [layer], target=target, dtype="float32")
     tensors = {text: found[str(parse_expression(text)), layer] for text in methods}
@@ -172,10 +165,9 @@ def unit(values: np.ndarray) -> np.ndarray:
     return flat / np.maximum(flat.max(1, keepdims=True), 1e-300)
 
 
-def agreement(mine: np.ndarray, theirs: np.ndarray, size: Sequence[int] | None = None) -> str:
-    """How far two parties' maps are the same; ours are cut at 0 before they are resized, as the peers do it."""
-    mine = np.maximum(mine, 0)
-    a, b = unit(resize(mine, size) if size else mine), unit(theirs)
+def agreement(mine: np.ndarray, theirs: np.ndarray) -> str:
+    """How far two parties' maps are the same, outside a scale for each sample; the peer's are brought to our grid."""
+    a, b = unit(mine), unit(resize(theirs, mine.shape[1:]))
     shaped = (a.max(1) > 0) & (b.max(1) > 0)
     correlation = min((np.corrcoef(p, q)[0, 1] for p, q in zip(a[shaped], b[shaped], strict=True)), default=math.nan)
     return f"r >= {correlation:.5f}, off by <= {np.abs(a - b).max():.1e}"
@@ -184,12 +176,10 @@ def agreement(mine: np.ndarray, theirs: np.ndarray, size: Sequence[int] | None =
 def row(party: str, seconds: float, factor: float | None = None, goal: float | None = None, note: str = "") -> None:
     told = "" if factor is None else f"{factor:8.2f}x"
     wanted = "" if goal is None else f"{'ok' if factor >= goal else 'MISSED'} (>= {goal:g}x)"
-    print(f"  {party:<34}{seconds:10.4f} s{told:>10}  {wanted:<16}  {note}".rstrip())
+    print(f"  {party:<38}{seconds:10.4f} s{told:>10}  {wanted:<16}  {note}".rstrip())
 
 
-def pytorch_grad_cam_run(
-    package: Any, name: str, module: nn.Module, x: torch.Tensor, classes: torch.Tensor
-) -> np.ndarray:
+def pgc_run(package: Any, name: str, module: nn.Module, x: torch.Tensor, classes: torch.Tensor) -> np.ndarray:
     """Its hooks put on and taken off; it finds the predicted class itself."""
     quiet = contextlib.redirect_stderr(io.StringIO())  # progress bars
     with quiet, getattr(package, name)(model=module, target_layers=[getattr(module, LAYER)]) as cam:
@@ -206,7 +196,7 @@ def torchcam_run(package: Any, name: str, module: nn.Module, x: torch.Tensor, cl
         return cam(classes.tolist(), module(x))[0].numpy()
 
 
-RUNS = {PGC: pytorch_grad_cam_run, CAPTUM: captum_run, TORCHCAM: torchcam_run}
+RUNS = {PGC: pgc_run, CAPTUM: captum_run, TORCHCAM: torchcam_run}
 
 
 def rivals(batch: np.ndarray, count: int, names: dict[str, list[str]]) -> dict[str, Run]:
@@ -228,29 +218,22 @@ def rivals(batch: np.ndarray, count: int, names: dict[str, list[str]]) -> dict[s
 def duel(
     method: str, peers: dict[str, tuple[str, float]], *, own: int = 16, theirs: int = 16, turns: int, warm: bool = False
 ) -> None:
-    """One method on ``own`` samples against peers' (name, goal) on ``theirs``, whose time is scaled up to ours."""
+    """One method on ``own`` samples against peers' (name, goal) on ``theirs``, whose time is multiplied up to ours."""
     x = images(16)
-    module = net(x)
-    parties: dict[str, Run] = {}
+    parties = rivals(x, theirs, {each: [name] for each, (name, _) in peers.items()})
     if available([method]):
-        parties |= {
-            f"camsweep{how}, {own} x": partial(ours, module, x[:own], [method], LAYER, size)
-            for how, size in (("", None), (", resized", SIZE))
-        }
-    mine = [*parties]
-    parties |= rivals(x, theirs, {name: [theirs_name] for name, (theirs_name, _) in peers.items()})
+        parties["camsweep"] = partial(ours, net(x), x[:own], [method], LAYER, SIZE)
     seconds, given = race(parties, turns, warm)
+    mine = seconds.pop("camsweep", None)
+    if mine is not None:
+        row(f"camsweep, samples: {own}", mine)
     for name, time in seconds.items():
-        if name in mine:
-            row(name, time)
-            continue
-        row(f"{name}, {theirs} x", time)
-        if mine:
-            like, size = (mine[1], SIZE) if name == PGC else (mine[0], None)
-            note = agreement(given[mine[0]][method][:theirs], given[name][0], size)
-            scaled = time * own / theirs
-            label = f"  {like} against" + (f" {own // theirs} times that" if own > theirs else " that")
-            row(label, scaled, scaled / seconds[like], peers[name][1], note)
+        if mine is None or own > theirs:
+            row(f"{name}, samples: {theirs}", time)
+        if mine is not None:
+            label = f"{name}, samples: {own}" + (f" (x {own // theirs})" if own > theirs else "")
+            note = agreement(given["camsweep"][method][:theirs], given[name][0])
+            row(label, time * own / theirs, time * own / theirs / mine, peers[name][1], note)
 
 
 def case_gradcam() -> None:
@@ -276,22 +259,22 @@ def case_ten() -> None:
     mine = f"camsweep, {len(methods)} methods"
     parties: dict[str, Run] = {mine: partial(ours, module, x, methods, LAYER, SIZE)}
     parties |= rivals(x, 16, {PGC: [TEN[method] for method in methods]})
-    seconds, given = race(parties, turns=3)
+    seconds, given = race(parties, turns=2)
     row(mine, seconds[mine])
     if PGC in given:
         row(PGC, seconds[PGC], seconds[PGC] / seconds[mine], 10 if len(methods) == len(TEN) else None)
-        small = ours(module, x, methods, LAYER)
-        for method, values in zip(methods, given[PGC], strict=True):
+        for method, theirs in zip(methods, given[PGC], strict=True):
             if method != "randomcam":
-                # The sign of a principal component is left to chance there.
-                sign = signs(values, given[mine][method]) if method.startswith("eigen") else 1
-                print(f"    {method:<36}{agreement(sign * small[method], values, SIZE)}")
+                print(f"    {method:<36}{agreement(like(theirs, method, given[mine][method], module, x), theirs)}")
 
 
-def signs(theirs: np.ndarray, mine: np.ndarray) -> np.ndarray:
-    """+1 or -1 for each sample, whichever turns ``mine`` to ``theirs``, to be multiplied with maps in the plane."""
+def like(theirs: np.ndarray, method: str, mine: np.ndarray, module: nn.Module, x: np.ndarray) -> np.ndarray:
+    """Our maps as they are; of principal components, whose sign is left to chance there, with each sample's sign."""
+    if not method.startswith("eigen"):
+        return mine
     centred = theirs - theirs.mean((1, 2), keepdims=True)
-    return np.where((centred * mine).sum((1, 2), keepdims=True) < 0, -1, 1).astype(np.float32)
+    sign = np.where((centred * mine).sum((1, 2), keepdims=True) < 0, -1, 1).astype(np.float32)
+    return resize(np.maximum(sign * ours(module, x, [method], LAYER)[method], 0), SIZE)
 
 
 class SignalNet(nn.Module):
@@ -339,26 +322,18 @@ def case_signals() -> None:
             print(f"    {text:<36}{agreement(given['camsweep'][text], given[SIGNAL][text])}")
 
 
-CASES: dict[str, Callable[[], None]] = {
-    "gradcam": case_gradcam,
-    "ablation": case_ablation,
-    "scorecam": case_scorecam,
-    "ten": case_ten,
-    "signals": case_signals,
-}
+CASES = {each.__name__[5:]: each for each in (case_gradcam, case_ablation, case_scorecam, case_ten, case_signals)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"{', '.join(CASES)}; all without")
+    parser.add_argument("cases", nargs="*", choices=[*CASES, "all"], default="all")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    if unknown := set(options.cases) - set(CASES):
-        parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     torch.set_num_threads(options.threads)
     os.environ["MPLBACKEND"] = "Agg"
-    print(f"{options.threads} threads, torch {torch.__version__}, numpy {np.__version__}")
-    for name in options.cases or CASES:
+    print(f"{options.threads} threads, torch {torch.__version__}")
+    for name in CASES if "all" in options.cases else options.cases:
         print(f"{name}: {CASES[name].__doc__}")
         began = perf_counter()
         CASES[name]()

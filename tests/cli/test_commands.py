@@ -120,7 +120,7 @@ def test_dry_run_writes_nothing_and_shows_the_plan(bench, call):
     plan = answer.json
     assert [each["name"] for each in plan["maps"]] == ["gradcam@first", "grad"]
     assert [each["shape"] for each in plan["maps"]] == [[17], [2, 17]]
-    assert plan["passes_per_batch"] == {"forward": 1, "backward": 2}
+    assert plan["passes_per_batch"] == {"forward": 1, "backward": 2, "tail": 0}
     assert (plan["samples"], plan["batches"], plan["input_shape"], plan["outputs"]) == (10, 3, [2, 17], 3)
     assert plan["targets"] == ["predicted", "class:noise"]
     # for each sample and target: values and range of two maps; scores, index and score of targets, status, message
@@ -138,7 +138,7 @@ def test_dry_run_writes_nothing_and_shows_the_plan(bench, call):
 
 def test_dry_run_counts_no_backward_for_methods_without_gradients(bench, call):
     plan = call("explain", "job.toml", "--dry-run", "--json", "-m", "eigencam", "-t", "all", cwd=bench).json
-    assert plan["passes_per_batch"] == {"forward": 1, "backward": 0}
+    assert plan["passes_per_batch"] == {"forward": 1, "backward": 0, "tail": 0}
 
 
 def test_flags_override_the_file(bench, call, signals):
@@ -429,7 +429,7 @@ def test_inspect_says_what_the_model_is(bench, call, net):
     assert (found["outputs"], found["final"], found["auto"], found["input"]) == (3, None, "act", [2, 17])
     layers = {layer["name"]: layer for layer in found["layers"]}
     assert list(layers) == ["first", "second", "act", "head"]
-    assert layers["first"] == {"name": "first", "kind": "Conv1d", "shape": [3, 9], "calls": 1, "cam": True}
+    assert layers["first"] == {"name": "first", "kind": "Conv1d", "shape": [3, 9], "grid": "", "calls": 1, "cam": True}
     assert layers["head"]["cam"] is False
     shown = call("inspect", "models.py:Net", "--weights", "weights.pt", "--shape", "2,17", cwd=bench).out
     assert re.search(r"^act\s+ReLU\s+2 x 9\s+auto$", shown, re.M)

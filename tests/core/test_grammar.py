@@ -32,7 +32,8 @@ def expressions(draw):
     settings = {}
     for key, spec in method.keys.items():
         if draw(st.booleans()):
-            values = [True, False] if spec.kind is bool else list(spec.choices)
+            free = {int: [0, 3, 40], float: [0.5, 2.0, 1e-3], str: ["1", "1.2.3"]}
+            values = [True, False] if spec.kind is bool else list(spec.choices) or free[spec.kind]
             settings[key] = spec.show(draw(st.sampled_from(values)))
     text = method.name + (":" if settings else "") + ",".join(f"{k}={v}" for k, v in settings.items())
     factors = draw(st.lists(st.sampled_from(sorted(FACTORS)), max_size=2)) if method.per_channel else []

@@ -1,12 +1,13 @@
 """Each method once more, slowly: NumPy loops in float64 from the papers, one sample at a time.
 
-``A`` and ``G`` are (channel, *s) at the layer, ``x`` and ``g`` at the input. Gradients come from central differences of
-forward passes, not from the engine under test.
+``A`` and ``G`` are (channel, *s) at the layer, ``x`` and ``g`` at the input; ``letters`` makes them and the rest. Gradients
+come from central differences of forward passes, not from the engine under test.
 """
 
 import copy
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -64,6 +65,20 @@ def resized(values, grid):
             parts.append((1 - share) * values.take(below, axis) + share * values.take(above, axis))
         values = np.stack(parts, axis)
     return values
+
+
+TWO = {1: 1 / 2}
+SIX = {1: 45 / 60, 2: -9 / 60, 3: 1 / 60}
+"""Stencils of central differences: the weight of f(+i h) - f(-i h), by i; the error grows as h^2 and as h^6."""
+
+
+def slopes(function, point, step=1e-5, stencil=TWO):
+    """Gradients by central differences; ``function`` takes many points at once, (n, ...) to (n, scores)."""
+    moves = step * np.eye(point.size).reshape(point.size, *point.shape)
+    total = 0
+    for i, weight in stencil.items():
+        total = total + weight * (function(point + i * moves) - function(point - i * moves))
+    return (total / step).T.reshape(-1, *point.shape)
 
 
 # Methods
@@ -144,10 +159,11 @@ def shapleycam(A, G, HA, **_):
     return relu(weighted([(g - h / 2).mean() for g, h in zip(G, HA, strict=True)], A))
 
 
-def finercam(A, tail, target, alpha=1.0, ranks=(1, 2, 3), classes=(), base="gradcam", **_):
+def finercam(A, tail, target, alpha=1.0, ranks=(1, 2, 3), classes=(), base="gradcam", derive=slopes, **_):
     logits = tail(A)
     order = sorted(range(len(logits)), key=lambda i: (abs(logits[i] - logits[target]), i != target, i))
     others = list(classes) or [order[rank] for rank in ranks if rank < len(order)]
+    others = [i for i in others if i != target]
 
     def score(points):
         found = []
@@ -156,12 +172,11 @@ def finercam(A, tail, target, alpha=1.0, ranks=(1, 2, 3), classes=(), base="grad
             found.append(scores[target] - alpha * (softmax(rivals) * rivals).sum())
         return np.array(found)[:, None]
 
-    [G] = slopes(score, A)
+    [G] = derive(score, A)
     return relu(REFERENCES[base](A=A, G=G))
 
 
-def refinecam(layers, grid=None, x=None, base="gradcam++", **_):
-    grid = x.shape[1:] if grid is None else grid
+def refinecam(layers, grid, base="gradcam++", **_):
     product = np.ones(grid)
     for A, G in layers:
         product *= scaled(resized(relu(REFERENCES[base](A=A, G=G)), grid))
@@ -249,19 +264,6 @@ REFERENCES = {
 
 # Letters
 
-TWO = {1: 1 / 2}
-SIX = {1: 45 / 60, 2: -9 / 60, 3: 1 / 60}
-"""Stencils of central differences: the weight of f(+i h) - f(-i h), by i; the error grows as h^2 and as h^6."""
-
-
-def slopes(function, point, step=1e-5, stencil=TWO):
-    """Gradients by central differences; ``function`` takes many points at once, (n, ...) to (n, scores)."""
-    moves = step * np.eye(point.size).reshape(point.size, *point.shape)
-    total = 0
-    for i, weight in stencil.items():
-        total = total + weight * (function(point + i * moves) - function(point - i * moves))
-    return (total / step).T.reshape(-1, *point.shape)
-
 
 def differences(function, point, step=1e-5):
     """Gradient of a scalar function of one point by central differences."""
@@ -286,7 +288,7 @@ def letters(net, sample, target=None):
 
 def measured(net, x, target):
     net = net if net.first.weight.dtype == torch.float64 else copy.deepcopy(net).double()
-    smooth = net.act is torch.tanh
+    smooth = net.act is not torch.relu
 
     def plain(module):
         """One point or many at once, as arrays."""
@@ -306,10 +308,11 @@ def measured(net, x, target):
     if target is None:
         target = int(forward(x).argmax())
 
+    # Wide steps lose fewer digits, but where the net has kinks a step must not cross one.
+    derive = partial(slopes, step=1e-2, stencil=SIX) if smooth else slopes
+
     def gradient(function, point):
-        # Wide steps lose fewer digits, but where the net has kinks a step must not cross one.
-        found = slopes(function, point, 1e-2, SIX) if smooth else slopes(function, point)
-        return found[target]
+        return derive(function, point)[target]
 
     G, GB = gradient(tail, A), gradient(last, B)
     HA = np.zeros_like(A)  # between its kinks a net with ReLU is linear
@@ -331,6 +334,7 @@ def measured(net, x, target):
         "tail": tail,
         "forward": forward,
         "target": target,
+        "derive": derive,
         "HA": HA,
         "u": None if smooth else guided(net, x, A, B, target),
         "biases": biases,

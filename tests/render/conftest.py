@@ -19,9 +19,9 @@ class FakeMap:
     name: str
     array: NDArray[Any]
     per_channel: bool = False
-    concepts: int = 0
     signed: bool = False
     units: str = "logit"
+    concepts: int = 0
 
     def read(self, rows: Sequence[int]) -> NDArray[Any]:
         return self.array[list(rows)]

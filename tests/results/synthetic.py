@@ -60,6 +60,7 @@ def schema(rows=20, *, shape=(2, 9, 14), maps=None, ids=None, **more):
         "input_shape": shape,
         "outputs": 3,
         "final": "softmax",
+        "score": "logit, behind the final softmax",
         "targets": ["predicted", "label"],
         "maps": maps or [info(shape=shape[1:]), info("grad+input", None, shape, per_channel=True)],
         "dtype": "float32",
