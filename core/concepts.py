@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,7 @@ def with_concepts(plan: Plan, backend: Backend) -> Schema:
     return replace(plan.schema, concepts=concepts)
 
 
-def _fitted(plan: Plan, backend: Backend, layer: str, settings: dict[str, int]) -> Concepts:
+def _fitted(plan: Plan, backend: Backend, layer: str, settings: Mapping[str, Any]) -> Concepts:
     dataset, size = plan.dataset, plan.job.explain.batch_size
     count = min(settings["samples"], len(dataset))
     rows = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(np.int64))

@@ -214,7 +214,7 @@ def judge(columns: Columns, schema: Schema, targets: Sequence[Resolved]) -> None
     status = np.full(len(defined), Status.OK, np.uint8)
     messages = np.full(len(defined), b"", f"S{MESSAGE_BYTES}")
 
-    def say(where: NDArray[np.bool_], grade: Status, message: str) -> None:
+    def say(where: Any, grade: Status, message: str) -> None:
         status[where], messages[where] = grade, message.encode()[:MESSAGE_BYTES]
 
     for info in schema.maps:

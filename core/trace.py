@@ -296,6 +296,8 @@ class Trace:
 
         The masks are made as they are needed, those of all samples and channels packed into full batches.
         """
+        import torch
+
         A, x = self.run.activations[layer], self.run.inputs
         flat = A.flatten(2)
         asked = flat.amax(2) > flat.amin(2)
@@ -303,7 +305,7 @@ class Trace:
             largest = flat.var(2, correction=0).topk(top, 1).indices
             asked &= asked.new_zeros(asked.shape).scatter(1, largest, True)
         found = [A.new_full(A.shape[:2], float("-inf")) for _ in self.targets]
-        for pairs in asked.nonzero().split(self.around.chunk):
+        for pairs in torch.split(asked.nonzero(), self.around.chunk):
             rows, channels = pairs.unbind(1)
             mask = resize(A[rows, channels].unsqueeze(1), x.shape[2:])
             low, high = mask.flatten(1).aminmax(dim=1)

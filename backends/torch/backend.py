@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -65,6 +65,9 @@ class TorchBackend:
                     f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
                 ) from error
         self._grids = seen.grids
+        auto = seen.auto()
+        if auto is not None and self._grids[auto].sizes is not None:
+            auto = self._reached(auto, seen.layers(), example, extra or {})
         keys = tuple(read.outputs.named)
         detects = read.outputs.selected == "scores" and "boxes" in keys
         return Structure(
@@ -73,10 +76,30 @@ class TorchBackend:
             () if detects else tuple(read.raw.shape[2:]),
             detects,
             read.final,
-            seen.auto(),
+            auto,
             sum(parameter.numel() for parameter in self.module.parameters()),
             keys,
         )
+
+    def _reached(
+        self, last: str, layers: Sequence[Layer], example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]]
+    ) -> str:
+        """The last layer of tokens whose grid the outputs depend on; a normalization rather than what follows it.
+
+        Behind the last attention a head that reads the class token leaves the patches no gradient: a map there is 0.
+        """
+        names = [each.name for each in layers if each.tappable and self._grids[each.name].sizes is not None]
+        tapping = Tapping(names, example.ndim - 2, frozenset("Ag"))
+        with self.tapped(tapping) as session:
+            run = session(session.tensor(example), {name: session.tensor(each) for name, each in extra.items()})
+            scores = run.outputs.scores
+            slope = torch.linspace(1, 2, scores.numel(), device=scores.device, dtype=scores.dtype).reshape(scores.shape)
+            gradients = run.pullback({run.outputs.selected: slope})
+        reached = [name for name in names if gradients[name].any()]
+        if last in reached or not reached:
+            return last
+        kinds = {each.name: each.kind for each in layers}
+        return next((name for name in reversed(reached) if "Norm" in kinds[name]), reached[-1])
 
     @contextmanager
     def tapped(self, tapping: Tapping) -> Iterator[TorchSession]:

@@ -36,7 +36,8 @@ class Grid:
             return raw
         if self.sizes is None:
             return raw.movedim(-1, 1)
-        return raw[:, self.prefix :].movedim(-1, 1).unflatten(2, self.sizes)
+        tokens = raw[:, self.prefix :].movedim(-1, 1)
+        return tokens.reshape(*tokens.shape[:2], *self.sizes)
 
     def write(self, values: Tensor, raw: Tensor) -> Tensor:
         """A copy in the layer's own form; the prefix is taken from ``raw``."""

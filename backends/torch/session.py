@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...core.errors import RequestError
 from ...core.outputs import Outputs
 from ...core.trace import INPUT, Tapping
+from .folding import Folded, Folds, FoldWatch
 from .grids import Grid
 from .structured import first_tensor, named_tensors, replaced, selected
 from .watching import Biases, Guided, LastActivation, Tape
@@ -95,6 +96,7 @@ class TorchSession:
         self._taps: dict[str, Tensor] = {}
         self._instead: dict[str, Tensor] = {}
         self._tape: Tape | None = None
+        self._folds: Folds | None = None
         self._replayable: dict[str, bool] = {}
         self._tapping_now = False
 
@@ -109,16 +111,19 @@ class TorchSession:
         guided = Guided() if "u" in questions else None
         biases = Biases() if "b" in questions else None
         tape = self._tape = Tape() if "D" in questions else None
+        folding = FoldWatch() if "S" in questions and self._folds is None else None
         self._tapping_now = True
         try:
             with torch.set_grad_enabled(tapping.gradients), ExitStack() as watches:
-                for watch in filter(None, (last, guided, biases, tape)):
+                for watch in filter(None, (folding, last, guided, biases, tape)):
                     watches.enter_context(watch)
                 # A leaf may not be changed in place, nor the batch; and a model may begin by doing so.
                 given = self.calling(x.clone(), extra or {})
         finally:
             self._tapping_now = False
         self.passes["forward"] += 1
+        if folding is not None:
+            self._folds = folding.folds(given)
         if missing := [layer for layer in tapping.layers if layer not in self._taps]:
             raise RequestError(f"layer {missing[0]!r} does not run in the model's forward; choose one that does")
         read = self.calling.read(given, last, torch.arange(len(x), device=x.device))
@@ -129,7 +134,7 @@ class TorchSession:
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
         last = LastActivation()
-        with torch.no_grad(), last:
+        with torch.no_grad(), last, Folded(self._folds or {}):
             given = self.calling(inputs.contiguous(memory_format=self._layout), extra or {})
         self.passes["forward"] += 1
         return self.calling.read(given, last, rows).outputs

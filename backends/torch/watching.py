@@ -51,7 +51,7 @@ class LastActivation(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func in FINAL_ACTIVATIONS:
-            argument = args[0] if args else kwargs.get("input")
+            argument: Tensor = args[0] if args else kwargs["input"]
             self._seen.append((FINAL_ACTIVATIONS[func], argument, result))
         elif func in RESHAPES and args:
             for name, argument, of in list(self._seen):
@@ -97,15 +97,21 @@ BIASED: dict[Any, int] = {
 def bias_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """The bias (channel,) that a call adds; None where there is none, or one of another shape."""
     bias = args[BIASED[func]] if len(args) > BIASED[func] else kwargs.get("bias")
-    if func is F.batch_norm:
-        names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        if not given.get("training") and given["running_mean"] is not None:
-            # In evaluation batch norm is an affine map: beta - mu gamma / sqrt(var + eps).
-            scale = (given["running_var"] + given.get("eps", 1e-5)).rsqrt()
-            scale = scale if given.get("weight") is None else scale * given["weight"]
-            bias = (0 if bias is None else bias) - given["running_mean"] * scale
+    if func is F.batch_norm and (norm := norm_in_evaluation(args, kwargs)):
+        bias = norm[1]
     return bias if isinstance(bias, Tensor) and bias.ndim == 1 else None
+
+
+def norm_in_evaluation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """Scale gamma / sqrt(var + eps) and shift beta - mu scale of a batch norm, which in evaluation is an affine map."""
+    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+    given = {"weight": None, "bias": None, "eps": 1e-5, **dict(zip(names, args, strict=False)), **kwargs}
+    if given.get("training") or given["running_mean"] is None:
+        return None
+    scale = (given["running_var"] + given["eps"]).rsqrt()
+    scale = scale if given["weight"] is None else scale * given["weight"]
+    shift = -given["running_mean"] * scale
+    return scale, shift if given["bias"] is None else shift + given["bias"]
 
 
 CHANNELS_LAST = frozenset({F.linear, F.layer_norm})
@@ -177,7 +183,7 @@ class Tape(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not any(id(each) in self._behind for each in _tensors((args, kwargs))):
+        if not any(id(each) in self._behind for each in tensors_in((args, kwargs))):
             return func(*args, **kwargs)
         changes = _in_place(func, kwargs) and isinstance(args[0], Tensor)
         if changes and id(args[0]) not in self._behind:
@@ -185,7 +191,7 @@ class Tape(TorchFunctionMode):
             self._calls.append((torch.clone, (args[0].detach().clone(),), {}, args[0]))
             self._behind[id(args[0])] = args[0]
         result = func(*args, **kwargs)
-        found = _tensors(result)
+        found = tensors_in(result)
         if found or changes:
             self._calls.append((func, args, kwargs, result))
             self._behind.update((id(each), each) for each in found)
@@ -204,7 +210,7 @@ class Tape(TorchFunctionMode):
         with torch.no_grad():
             for func, args, kwargs, result in self._calls:
                 restores = func is torch.clone and result is not None and id(args[0]) not in self._behind
-                if restores or any(id(each) in now for each in _tensors((args, kwargs))):
+                if restores or any(id(each) in now for each in tensors_in((args, kwargs))):
                     if _in_place(func, kwargs) and id(args[0]) not in now:
                         raise LookupError(func)
                     _bind(result, func(*current(args), **current(kwargs)), now)
@@ -218,13 +224,14 @@ def _in_place(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
     return name.endswith("_") or bool(kwargs.get("inplace", False))
 
 
-def _tensors(tree: Any) -> list[Tensor]:
+def tensors_in(tree: Any) -> list[Tensor]:
+    """All tensors in a nest of tuples, lists and dicts."""
     if isinstance(tree, Tensor):
         return [tree]
     if isinstance(tree, dict):
-        return [each for value in tree.values() for each in _tensors(value)]
+        return [each for value in tree.values() for each in tensors_in(value)]
     if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
-        return [each for value in tree for each in _tensors(value)]
+        return [each for value in tree for each in tensors_in(value)]
     return []
 
 

@@ -51,7 +51,7 @@ class Expression:
     @property
     def fused(self) -> bool:
         """Whether it is one map of all layers."""
-        return self.settings.get("fuse", "off") != "off"
+        return str(self.settings.get("fuse", "off")) != "off"
 
     @property
     def augmented(self) -> bool:

@@ -33,10 +33,12 @@ def leading(gram: Tensor) -> Tensor:
     import torch
 
     values, vectors = torch.linalg.eigh(gram)
-    return vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
+    component: Tensor = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
+    return component
 
 
 def turned(component: Tensor) -> Tensor:
     """(batch, n) with the sign that makes the value largest in size positive."""
     peak = component.gather(1, component.abs().argmax(1, keepdim=True))
-    return component * peak.sign()
+    result: Tensor = component.mul(peak.sign())
+    return result

@@ -115,7 +115,7 @@ def _mask(target: Target, outputs: Outputs, reading: Reading) -> Resolved:
 
 def _pixel(target: Target, outputs: Outputs, reading: Reading) -> Resolved:
     readout = reading.readout
-    place = (..., *(int(p) for p in target.place))
+    place: tuple[Any, ...] = (..., *(int(p) for p in target.place))
     if target.argument == "predicted":
         index = readout.logits(outputs.scores)[place].argmax(1)
     else:
@@ -157,7 +157,8 @@ def _cosine(target: Target, _outputs: Any, reading: Reading) -> Resolved:
 
     def cosine(given: Outputs) -> Tensor:
         vectors = given.scores.flatten(1)
-        return vectors @ reference / (vectors.norm(dim=1) * reference.norm())
+        similarity: Tensor = vectors @ reference / (vectors.norm(dim=1) * reference.norm())
+        return similarity
 
     index = reading.labels.new_full(reading.labels.shape, UNDEFINED)
     return Resolved(index, cosine, str(target))

@@ -1,0 +1,82 @@
+"""Forwards without gradients, a tenth faster: batch norms in evaluation folded into the convolutions before them.
+
+Nothing is done to the module. One forward is watched; in later ones a convolution whose output went to a batch norm and
+nowhere else runs with scaled weights, and that batch norm gives back what it is given. Equal up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .watching import norm_in_evaluation, tensors_in
+
+F = nn.functional
+CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, F.conv3d})
+Folds = Mapping[int, tuple[Tensor, Tensor]]
+"""Weight and bias to use instead, by the id of the weight."""
+
+
+class FoldWatch(TorchFunctionMode):
+    """Finds the pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+        """Output of each convolution, held so that its id stays its own, and the weight."""
+        self._calls: dict[int, list[Tensor | None]] = {}
+        """Biases of the calls with a weight."""
+        self._uses: dict[int, list[tuple[Tensor, Tensor] | None]] = {}
+        """Scale and shift of the batch norms behind it, None for another use."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        for each in tensors_in((args, kwargs)):
+            if id(each) in self._made and (
+                tensors_in(result) or func is Tensor.__setitem__
+            ):  # asking for a size is no use
+                norm = norm_in_evaluation(args, kwargs) if func is F.batch_norm else None
+                self._uses.setdefault(id(self._made[id(each)][1]), []).append(norm)
+        if func in CONVOLUTIONS and len(args) >= 3:
+            self._made[id(result)] = result, args[1]
+            self._calls.setdefault(id(args[1]), []).append(args[2])
+        return result
+
+    def folds(self, given: Any) -> Folds:
+        """Those that were found, but for what the model also gives away."""
+        shown = {id(each) for each in tensors_in(given)}
+        found = {}
+        for output, weight in self._made.values():
+            uses, calls = self._uses.get(id(weight), []), self._calls[id(weight)]
+            if id(output) in shown or len(calls) != 1 or len(uses) != 1 or uses[0] is None:
+                continue
+            scale, shift = uses[0]
+            bias = shift if calls[0] is None else shift + calls[0] * scale
+            found[id(weight)] = weight.detach() * scale.reshape(-1, *[1] * (weight.ndim - 1)), bias.detach()
+        return found
+
+
+class Folded(TorchFunctionMode):
+    """Uses them."""
+
+    def __init__(self, folds: Folds) -> None:
+        super().__init__()
+        self._folds = folds
+        self._done: dict[int, Tensor] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in CONVOLUTIONS and len(args) >= 3 and id(args[1]) in self._folds:
+            result = func(args[0], *self._folds[id(args[1])], *args[3:], **(kwargs or {}))
+            self._done[id(result)] = result
+            return result
+        if func is F.batch_norm and args and id(args[0]) in self._done:
+            return args[0]
+        return func(*args, **(kwargs or {}))
