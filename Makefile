@@ -30,9 +30,10 @@ test: $(VENV)/.test ## Install what tests need, and run them
 test-full: $(VENV)/.test ## Slow and randomised sweeps too
 	$(BIN)/python -m pytest -n auto
 
-bench: $(VENV)/.test ## Measure: overhead over the bare forward, memory, start-up
+bench: $(VENV)/.test ## Measure: overhead over the bare forward, start-up, and the peers that are installed
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/peers.py
 
 check: $(VENV)/.test ## Lint, format and types
 	$(BIN)/ruff check .

@@ -52,6 +52,7 @@ def info(
             "accuracy": accuracy,
             "labelled": int(labelled.sum()),
             "targets": list(file.target_names),
+            "score": file.score,
             "maps": maps,
             "messages": [
                 {
@@ -76,6 +77,7 @@ def info(
         f"input {shape}; axes {axes}",
         *([f"accuracy {accuracy:.3f} of {answer['labelled']} labelled"] if accuracy is not None else []),
         f"targets: {', '.join(answer['targets'])}",
+        f"score: {answer['score']}",
         "",
         *table(rows, ("map", "shape", "min", "max", "units")),
         "",

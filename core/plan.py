@@ -154,6 +154,8 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             raise RequestError(
                 f"{expression} asks for {', '.join(sorted(missing))}, which {backend.name} cannot answer"
             )
+        if expression.method.concepts and not expression.settings["k"]:
+            raise RequestError(f"{expression.method.name}: k=0 given, expected 1 or more")
         if expression.method.aim is not None and not all(target.simple for target in targets):
             odd = next(target for target in targets if not target.simple)
             raise RequestError(f"{expression} compares classes; {odd} is none: write predicted, label or class:NAME")

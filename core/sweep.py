@@ -185,6 +185,8 @@ class Explainer:
             for cross, info in zip(plan.maps, schema.maps, strict=True):
                 found = trace.map(cross.expression, target, cross.layers, schema.input_shape[1:])
                 store(columns, info.group, t, _array(resize(found, info.spatial)), undefined)
+            if all(target.key != later.key for later in trace.targets[t + 1 :]):
+                trace.forget(target)
         judge(columns, schema, trace.targets)
         return columns
 

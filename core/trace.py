@@ -256,6 +256,14 @@ class Trace:
             ("G", target.key), lambda: self.run.pullback(target.cotangents(self.run.outputs))
         )
 
+    def forget(self, target: Resolved) -> None:
+        """Give up what was remembered of one target, which with many of them is most of the memory."""
+        for key in [key for key in self._memory if _concerns(key, target.key)]:
+            del self._memory[key]
+        for trace, _ in self._memory.get("augmented", ()):
+            if trace is not self:
+                trace.forget(target)
+
     def _curved(self, target: Resolved) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         return self._once(("H", target.key), lambda: self.run.curved(target.total))  # type: ignore[no-any-return]
 
@@ -342,6 +350,10 @@ class Trace:
                     yield self, flip
                 else:
                     yield Trace(self.session, flip(x) * gain, lambda _: self.targets, self.around), flip
+
+
+def _concerns(key: Hashable, target: Hashable) -> bool:
+    return key == target or (isinstance(key, tuple) and any(_concerns(part, target) for part in key))
 
 
 def fuse(maps: Sequence[Tensor], expression: Expression, grid: Sequence[int]) -> Tensor:

@@ -30,7 +30,7 @@ def factorize(points: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[Any]]
         raise RequestError("dff needs scikit-learn: pip install 'camsweep[concepts]'") from None
     import warnings
 
-    if k > min(points.shape):
+    if not 0 < k <= min(points.shape):
         raise RequestError(f"dff: k={k} given, the layer has {points.shape[1]} channels and {len(points)} places")
     offset = np.minimum(points.min(0), 0)
     model = NMF(k, init="nndsvda", random_state=0, max_iter=1000)
