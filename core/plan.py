@@ -162,6 +162,8 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
     needs_layer = any(expression.layered for expression in expressions)
     layers = tuple(dict.fromkeys(settle_layer(name, structure) for name in explain.layers)) if needs_layer else ()
     maps = [Cross(expression, each) for expression in expressions for each in _layers_of(expression, layers)]
+    for cross in maps:
+        _check_ranks(cross, structure, len(dataset.shape) - 1)
     resolution = job.output.resolution
     schema = Schema(
         ids=list(dataset.ids),
@@ -193,6 +195,18 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         ),
     )
     return Plan(job, dataset, structure, readout, targets, maps, schema)
+
+
+def _check_ranks(cross: Cross, structure: Structure, rank: int) -> None:
+    """`RequestError` for a layer of another rank where its maps must lie on the input (a picture made of a signal)."""
+    if not (cross.expression.asks & set("Su") or cross.expression.fused):
+        return
+    for layer in structure.layers:
+        if layer.name in cross.layers and layer.rank != rank:
+            raise RequestError(
+                f"{cross.expression} brings a layer's maps to the input's {rank} spatial axes; {layer.name!r} has "
+                f"{layer.rank}: choose another layer"
+            )
 
 
 def _layers_of(expression: Expression, layers: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -68,8 +68,8 @@ def run_job(
         backend = load(job)
         plan = make(job, dataset, backend, list(argv))
         if parts is None:
-            stack.enter_context(held(folder))
             plan = replace(plan, schema=with_concepts(plan, backend))
+            stack.enter_context(held(folder))
             parts = Parts.create(folder, plan.schema)
         if parts.schema.columns != plan.schema.columns:
             raise OutputError(f"{folder} was begun by another version and does not fit; start anew with --force")

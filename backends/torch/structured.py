@@ -38,6 +38,8 @@ def named_tensors(given: Any, batch: int) -> dict[str, Tensor]:
 def selected(named: Mapping[str, Tensor], wanted: str | None, batch: int) -> str:
     """The key of the output that is explained; `RequestError` names them all where that is not clear."""
     if wanted is not None:
+        if set(named) == {""}:
+            raise RequestError(f"output {wanted!r} given, but the model gives one tensor; take it out")
         if wanted not in named:
             raise RequestError(f"the model gives no output {wanted!r}. {nearest(wanted, [k for k in named if k])}")
         return wanted

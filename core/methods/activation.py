@@ -23,6 +23,7 @@ Kernel = Literal["sigmoid", "rbf", "poly", "linear"]
     source="Muhammad & Yeasin 2020",
     relu=False,
     summands=False,
+    units="activation",
 )
 def eigencam(A: Tensor) -> Tensor:
     """Eigen-CAM: the activation's first principal component; it does not depend on the target.
@@ -64,6 +65,7 @@ def segeigencam(A: Tensor, G: Tensor) -> Tensor:
     source="Karmani et al. 2024",
     relu=False,
     summands=False,
+    units="kernel component",
 )
 def kpcacam(A: Tensor, *, kernel: Kernel = "sigmoid", gamma: float = 0.0) -> Tensor:
     """KPCA-CAM: Eigen-CAM with a kernel k(x, y) between places, x and y their centred channels.
@@ -92,6 +94,7 @@ def kpcacam(A: Tensor, *, kernel: Kernel = "sigmoid", gamma: float = 0.0) -> Ten
     formula="sum_k mean(A_k) [A_k > mean(A_k) + c std(A_k)]",
     source="Fuad et al. 2020",
     relu=False,
+    units="activation",
 )
 def fem(A: Tensor, *, k: float = 2.0, compat: Compat = "off") -> Tensor:
     """FEM: where a channel is unusually strong, its mean; it does not depend on the target.

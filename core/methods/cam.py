@@ -206,7 +206,13 @@ def refinecam(
     return BASES[base](A, G)
 
 
-@cam("randomcam", formula="relu(sum_k w_k A_k), w_k uniform in [-1, 1]", source="a control", relu=True)
+@cam(
+    "randomcam",
+    formula="relu(sum_k w_k A_k), w_k uniform in [-1, 1]",
+    source="a control",
+    relu=True,
+    units="activation",
+)
 def randomcam(A: Tensor, R: Tensor, *, draw: int = 0) -> Tensor:
     """Random weights: what any method must beat.
 

@@ -72,6 +72,8 @@ class Expression:
     @property
     def units(self) -> str:
         """What the map is measured in."""
+        if self.fused:
+            return "share of each layer's largest"
         return self.factors[-1].units if self.factors else self.method.units
 
     def __call__(self, answer: Callable[[str], Any]) -> Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     formula="relu(sum_k w_k A_k), w_k = (y - y_k) / |y|, y_k = score without channel k",
     source="Desai & Ramaswamy 2020, eq. 4",
     relu=True,
+    units="activation",
 )
 def ablationcam(
     A: Tensor, y: Tensor, D: Tensor, *, fill: Literal["zero", "mean"] = "zero", compat: Compat = "off"
@@ -40,6 +41,7 @@ def ablationcam(
     formula="relu(sum_k w_k A_k), w = softmax_k(score of x * minmax(resize(A_k)))",
     source="Wang et al. 2020, eq. 4-6",
     relu=True,
+    units="activation",
 )
 def scorecam(A: Tensor, S: Tensor, *, top: int = 0) -> Tensor:
     """Score-CAM: channels weighted by the score of the input seen through them.

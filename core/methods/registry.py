@@ -162,7 +162,7 @@ def cam(
     summands: bool = True,
     aim: Callable[..., Any] | None = None,
     concepts: bool = False,
-    units: str = "score x activation",
+    units: str = "score",
 ) -> Callable[[Formula], Formula]:
     """Register a class activation map, a formula of the letters of one layer.
 

@@ -87,12 +87,12 @@ class Request:
         except SampleError as error:
             reason = str(error)
         for name in self.maps:
-            if self.results.maps[name].concepts:
-                reason = f"{name} has a map for each concept; read it with camsweep.open_results"
-            values = self._values(name, row) if not reason else np.zeros(0)
+            several = f"{name} has a map for each concept; read it with camsweep.open_results"
+            why = reason or (several if self.results.maps[name].concepts else "")
+            values = self._values(name, row) if not why else np.zeros(0)
             for k, target in enumerate(self.targets):
-                if reason or not np.isfinite(values[k]).any():
-                    yield name, target, reason or f"{name}: no finite value"
+                if why or not np.isfinite(values[k]).any():
+                    yield name, target, why or f"{name}: no finite value"
                 else:
                     yield name, target, self._scene(row, name, target, picture, values[k], common.get(name))
 

@@ -170,6 +170,13 @@ def test_signals(tmp_path, ecg):
     ]  # fmt: skip
 
 
+def test_a_map_of_concepts_has_no_picture_and_the_others_have_theirs(tmp_path, ecg, fake_map):
+    ecg.maps = {"dff@s": fake_map("dff@s", np.ones((2, 1, 3, 25)), concepts=3), **ecg.maps}
+    made = render(ecg, tmp_path)
+    assert len(made.files) == 4
+    assert made.skipped[0] == ("sample-0", "dff@s has a map for each concept; read it with camsweep.open_results")
+
+
 def test_many_channels_are_cut_with_a_note_or_chosen(ecg):
     scenes = {name: scene for name, _, scene in Request.of(ecg, None, None, None).scenes(0, {})}
     for scene in scenes.values():
