@@ -29,8 +29,8 @@ def methods(
         }
         rows = [(m.name, m.family, m.cost, m.formula) for m in METHODS.values()]
         factors = [(f"+{each.name}", "factor", "nothing more", each.formula) for each in FACTORS.values()]
-        letters = ", ".join(f"{letter} {meaning}" for letter, meaning in QUESTIONS.items())
-        lines = [*table([*rows, *factors], ("method", "family", "cost", "formula")), "", f"where {letters}"]
+        letters = table(list(QUESTIONS.items()), ("letter", "is"))
+        lines = [*table([*rows, *factors], ("method", "family", "cost", "formula")), "", *letters]
         emit(answer, lines, as_json=as_json)
         return
     expression = parse_expression(name)
@@ -39,11 +39,11 @@ def methods(
     lines = [
         str(expression),
         "",
-        inspect.getdoc(method.function) or "",
+        (inspect.getdoc(method.function) or "").replace("``", ""),
         "",
         f"formula  {expression.formula}",
         f"source   {method.source}",
-        f"cost     {method.cost} for each target",
+        f"cost     {method.cost}",
         f"units    {expression.units}",
         *(["", *table(keys, ("key", "value", "takes"))] if keys else []),
     ]

@@ -37,7 +37,7 @@ class TorchBackend:
         tokens: str | None = None,
         argument: str | None = None,
     ) -> None:
-        self.module = module
+        self.module = module = getattr(module, "_orig_mod", module)  # of torch.compile, which hooks would break
         self.device = str(device)
         self.versions = {"torch": str(torch.__version__)}
         self._device = device
@@ -52,7 +52,7 @@ class TorchBackend:
         named = dict(self.module.named_modules())
         with self._ready(example.ndim - 2), ExitStack() as hooks, torch.no_grad(), LastActivation() as last:
             for name, module in named.items():
-                if name:
+                if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
                     hooks.callback(module.register_forward_hook(partial(seen.watch, name)).remove)
             try:
                 given = self._calling(self._tensor(example), {k: self._tensor(v) for k, v in (extra or {}).items()})
@@ -108,6 +108,8 @@ class TorchBackend:
         for layer in tapping.layers:
             if layer not in named or not layer:
                 raise RequestError(f"no layer {layer!r} in the model. {nearest(layer, [n for n in named if n])}")
+            if isinstance(named[layer], torch.jit.ScriptModule):
+                raise RequestError(f"layer {layer!r} is compiled TorchScript, which cannot be watched; choose another")
         with self._ready(tapping.rank), ExitStack() as hooks:
             session = TorchSession(self._calling, tapping, self._grids, self._tensor, _layout(tapping.rank))
             for layer in tapping.layers:
@@ -151,8 +153,9 @@ class _Seen:
         self._outputs.setdefault(name, []).append(tensor)
         self._order = order_of(module) or self._order
         grid, doubt = Grid(), ""
+        own = None if isinstance(module, nn.LayerNorm) else order_of(module)  # some normalize the first axis after all
         try:
-            grid = settle(tensor.shape[1:], self.field, self._order, self._sizes, self.tokens)
+            grid = settle(tensor.shape[1:], self.field, self._order, self._sizes, self.tokens, own)
         except RequestError as error:
             doubt = str(error)
         shape = grid.shape(tensor.shape[1:])

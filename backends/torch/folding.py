@@ -16,8 +16,8 @@ from .watching import norm_in_evaluation, tensors_in
 
 F = nn.functional
 CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, F.conv3d})
-Folds = Mapping[int, tuple[Tensor, Tensor]]
-"""Weight and bias to use instead, by the id of the weight."""
+Folds = Mapping[int, tuple[Tensor, Tensor, Tensor]]
+"""The weight, held so that its id stays its own, and weight and bias to use instead, by the id of the weight."""
 
 
 class FoldWatch(TorchFunctionMode):
@@ -58,7 +58,7 @@ class FoldWatch(TorchFunctionMode):
                 continue
             scale, shift = uses[0]
             bias = shift if calls[0] is None else shift + calls[0] * scale
-            found[id(weight)] = weight.detach() * scale.reshape(-1, *[1] * (weight.ndim - 1)), bias.detach()
+            found[id(weight)] = weight, weight.detach() * scale.reshape(-1, *[1] * (weight.ndim - 1)), bias.detach()
         return found
 
 
@@ -74,7 +74,7 @@ class Folded(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in CONVOLUTIONS and len(args) >= 3 and id(args[1]) in self._folds:
-            result = func(args[0], *self._folds[id(args[1])], *args[3:], **(kwargs or {}))
+            result = func(args[0], *self._folds[id(args[1])][1:], *args[3:], **(kwargs or {}))
             self._done[id(result)] = result
             return result
         if func is F.batch_norm and args and id(args[0]) in self._done:

@@ -91,17 +91,24 @@ def order_of(module: nn.Module) -> Order | None:
 
 
 def settle(
-    dims: Sequence[int], field: Sequence[int], order: Order | None, seen: Iterable[tuple[int, ...]], tokens: Tokens
+    dims: Sequence[int],
+    field: Sequence[int],
+    order: Order | None,
+    seen: Iterable[tuple[int, ...]],
+    tokens: Tokens,
+    own: Order | None = None,
 ) -> Grid:
     """The grid of a layer's output (*dims) for an input with the spatial sizes ``field``.
 
-    ``order`` is what the layers that ran last say, ``seen`` the grids of layers before. `RequestError` where tokens
-    can be read in several ways, or in none.
+    ``own`` is where a layer of this kind always has its channels, ``order`` what the layers that ran last say,
+    ``seen`` the grids of layers before. `RequestError` where tokens can be read in several ways, or in none.
     """
-    rank = len(field)
+    rank, seen = len(field), list(seen)
     if len(dims) == rank + 1 and tokens.order != "last" and not (rank == 1 and _tokens_there(order, tokens)):
-        first, last = _alike(dims[1:], field), _alike(dims[:-1], field)
-        as_last = rank > 1 and tokens.order is None and (order == "last" if first == last else last)
+        first, last = tuple(dims[1:]) in seen, tuple(dims[:-1]) in seen
+        if first == last:
+            first, last = _alike(dims[1:], field), _alike(dims[:-1], field)
+        as_last = rank > 1 and tokens.order is None and own != "first" and (order == "last" if first == last else last)
         return Grid("last") if as_last else Grid()
     if len(dims) == rank + 1 and rank > 1:
         return Grid("last")

@@ -23,6 +23,7 @@ def borrowed(
     tensors = [*module.parameters(), *module.buffers()]
     own = [(tensor, tensor.data, tensor.requires_grad) for tensor in tensors]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    places = [(each, dict(each._buffers)) for each in module.modules()]
     try:
         module.eval()
         for tensor in tensors:
@@ -31,6 +32,9 @@ def borrowed(
             tensor.data = _moved(tensor.data, device, dtype, memory_format)
         yield module
     finally:
+        for each, named in places:  # a forward may put another tensor in a buffer's place
+            for name, buffer in named.items():
+                each._buffers[name] = buffer
         for tensor, data, requires_grad in own:
             tensor.data = data
             if tensor.is_leaf:

@@ -14,7 +14,7 @@ from ...core.errors import RequestError, nearest
 
 def named_tensors(given: Any, batch: int) -> dict[str, Tensor]:
     """All tensors of a model's output by key: "" for a tensor alone, 0, 1, .. in a tuple, names in a dict, ``a.b``
-    deeper down. A list of one dict for each sample (detections) becomes a dict of padded batches.
+    deeper down. A list of one dict for each sample (detections), at the top, becomes a dict of padded batches.
     """
     if isinstance(given, Tensor):
         return {"": given}
@@ -30,7 +30,7 @@ def named_tensors(given: Any, batch: int) -> dict[str, Tensor]:
         return {}
     found = {}
     for key, value in given.items():
-        for rest, tensor in named_tensors(value, batch).items():
+        for rest, tensor in named_tensors(value, -1).items():
             found[f"{key}.{rest}" if rest else str(key)] = tensor
     return found
 
@@ -60,7 +60,7 @@ def first_tensor(given: Any) -> Tensor | None:
     """The floating point tensor that a layer's output is, or that comes first in it."""
     if isinstance(given, Tensor):
         return given if given.is_floating_point() else None
-    parts = given.values() if isinstance(given, Mapping) else given if isinstance(given, Sequence) else ()
+    parts = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
     return next((tensor for each in parts if (tensor := first_tensor(each)) is not None), None)
 
 

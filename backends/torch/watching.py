@@ -5,10 +5,10 @@ Each is a `torch.overrides.TorchFunctionMode`; several can be active at once.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ FINAL_ACTIVATIONS: dict[Any, str] = {
     Tensor.sigmoid: "sigmoid",
     F.sigmoid: "sigmoid",
     torch.special.expit: "sigmoid",
+    torch.special.softmax: "softmax",
+    torch.special.log_softmax: "log-softmax",
 }
 """However a softmax or a sigmoid is called."""
 RESHAPES = frozenset(
@@ -42,8 +44,8 @@ class LastActivation(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        # A few are enough: each output of a model ends in at most one. All of a transformer's attention is too much.
-        self._seen: deque[tuple[str, Tensor, Tensor]] = deque(maxlen=4)
+        self._seen: list[tuple[str, Tensor, ref[Tensor]]] = []
+        """Name, argument, and result as long as somebody else has a use for it."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -52,16 +54,19 @@ class LastActivation(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in FINAL_ACTIVATIONS:
             argument: Tensor = args[0] if args else kwargs["input"]
-            self._seen.append((FINAL_ACTIVATIONS[func], argument, result))
+            name, axis = FINAL_ACTIVATIONS[func], args[1] if len(args) > 1 else kwargs.get("dim")
+            if name == "sigmoid" or axis is None or axis % argument.ndim == 1:  # an attention's is over others
+                self._seen = [each for each in self._seen if each[2]() is not None]
+                self._seen.append((name, argument, ref(result)))
         elif func in RESHAPES and args:
             for name, argument, of in list(self._seen):
-                if of is args[0]:
-                    self._seen.append((name, func(argument, *args[1:], **kwargs), result))
+                if of() is args[0]:
+                    self._seen.append((name, func(argument, *args[1:], **kwargs), ref(result)))
         return result
 
     def behind(self, output: Tensor) -> tuple[str | None, Tensor]:
         """The activation that made ``output`` and its argument; ``(None, output)`` where it was none of them."""
-        return next(((name, argument) for name, argument, of in self._seen if of is output), (None, output))
+        return next(((name, argument) for name, argument, of in self._seen if of() is output), (None, output))
 
 
 class Biases(TorchFunctionMode):
@@ -77,8 +82,10 @@ class Biases(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         bias = bias_of(func, args, kwargs or {}) if func in BIASED else None
-        if bias is None:
+        if bias is None or not torch.is_grad_enabled():
             return result
+        if not result.requires_grad:  # made of constants or of further inputs
+            result = result.detach().requires_grad_()
         self.terms.append((result, bias, func in CHANNELS_LAST))
         return result.clone()  # what comes next may work in place
 
@@ -97,15 +104,23 @@ BIASED: dict[Any, int] = {
 def bias_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """The bias (channel,) that a call adds; None where there is none, or one of another shape."""
     bias = args[BIASED[func]] if len(args) > BIASED[func] else kwargs.get("bias")
-    if func is F.batch_norm and (norm := norm_in_evaluation(args, kwargs)):
+    if func is F.instance_norm and len(args) <= NORM.index("training"):
+        kwargs = {**kwargs, "training": kwargs.get("use_input_stats", True)}
+    if func in (F.batch_norm, F.instance_norm) and (norm := norm_in_evaluation(args, kwargs)):
         bias = norm[1]
     return bias if isinstance(bias, Tensor) and bias.ndim == 1 else None
 
 
 def norm_in_evaluation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
     """Scale gamma / sqrt(var + eps) and shift beta - mu scale of a batch norm, which in evaluation is an affine map."""
-    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    given = {"weight": None, "bias": None, "eps": 1e-5, **dict(zip(names, args, strict=False)), **kwargs}
+    given = {
+        "running_mean": None,
+        "weight": None,
+        "bias": None,
+        "eps": 1e-5,
+        **dict(zip(NORM, args, strict=False)),
+        **kwargs,
+    }
     if given.get("training") or given["running_mean"] is None:
         return None
     scale = (given["running_var"] + given["eps"]).rsqrt()
@@ -114,6 +129,8 @@ def norm_in_evaluation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[T
     return scale, shift if given["bias"] is None else shift + given["bias"]
 
 
+NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+"""Arguments of a batch norm; an instance norm's are the same but for a name."""
 CHANNELS_LAST = frozenset({F.linear, F.layer_norm})
 
 
@@ -174,6 +191,8 @@ class Tape(TorchFunctionMode):
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Any]] = []
         self._behind: dict[int, Tensor] = {}
         """What depends on a tapped activation, by id; held, so that no id is given out twice."""
+        self.read = False
+        """Whether Python was told a value of one, and may have gone one way and not the other."""
 
     def start(self, activation: Tensor) -> None:
         """From here on what depends on ``activation`` is recorded."""
@@ -184,6 +203,11 @@ class Tape(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not any(id(each) in self._behind for each in tensors_in((args, kwargs))):
+            return func(*args, **kwargs)
+        if func is Tensor.__iter__:
+            return iter(self.__torch_function__(Tensor.unbind, types, args))
+        if getattr(func, "__name__", "") in READS or "out" in kwargs or (_in_place(func, kwargs) and not args):
+            self.read = True
             return func(*args, **kwargs)
         changes = _in_place(func, kwargs) and isinstance(args[0], Tensor)
         if changes and id(args[0]) not in self._behind:
@@ -215,6 +239,13 @@ class Tape(TorchFunctionMode):
                         raise LookupError(func)
                     _bind(result, func(*current(args), **current(kwargs)), now)
         return current
+
+
+READS = frozenset(
+    {"__bool__", "__int__", "__float__", "__complex__", "__index__", "__contains__", "__array__",
+     "item", "tolist", "numpy", "equal", "allclose", "is_nonzero"}
+)  # fmt: skip
+"""The operators by which values leave tensors."""
 
 
 def _in_place(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:

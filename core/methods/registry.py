@@ -129,13 +129,13 @@ class Method:
 
     @property
     def cost(self) -> str:
-        """Passes through the model for a batch and a target, the batch's one forward aside."""
+        """Passes through the model for a batch, the batch's one forward aside."""
         costs = {
-            "G": "1 backward",
-            "g": "1 backward",
-            "b": "1 backward",
-            "u": "1 guided backward",
-            "H": "1 second-order backward for each layer",
+            "G": "1 backward for each target",
+            "g": "1 backward for each target",
+            "b": "1 backward for each target",
+            "u": "1 guided one",
+            "H": "1 second-order one for each layer",
             "D": "1 pass behind the layer for each channel",
             "S": "1 forward for each channel of each sample",
             "C": "1 forward of the dataset before",
