@@ -43,6 +43,8 @@ def selected(named: Mapping[str, Tensor], wanted: str | None, batch: int) -> str
         if wanted not in named:
             raise RequestError(f"the model gives no output {wanted!r}. {nearest(wanted, [k for k in named if k])}")
         return wanted
+    if set(named) == {""}:
+        return ""
     fit = [k for k, t in named.items() if t.is_floating_point() and t.ndim and len(t) == batch]
     if len(fit) == 1:
         return fit[0]

@@ -1,5 +1,7 @@
 """The torch backend: right gradients on hostile models, and no trace left on the model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,11 @@ from torch import nn
 
 from camsweep.backends.torch import TorchBackend
 from camsweep.core.errors import RequestError
-from camsweep.core.trace import INPUT, Resolved
+from camsweep.core.outputs import Outputs, Readout
+from camsweep.core.targets import Reading, parse_target, settle
+from camsweep.core.trace import INPUT, Tapping
 
-from ..support import Net, inputs, maps
+from ..support import Net, inputs, maps, traced
 
 CPU = torch.device("cpu")
 
@@ -59,8 +63,13 @@ def test_the_model_is_left_as_it_was(dtype, fails):
     model(torch.randn(4, 2, 9, 14)).sum().backward()  # it is being trained: gradients, running statistics
     before = snapshot(model)
     if fails:
-        with pytest.raises(RuntimeError):  # three channels for a convolution of two
-            maps(model, np.zeros((2, 3, 9, 14), np.float32), ["gradcam", "grad"], ["second"], dtype=dtype)
+        wrong = np.zeros((2, 3, 9, 14), np.float32)  # three channels for a convolution of two
+        with pytest.raises(RequestError):
+            maps(model, wrong, ["gradcam", "grad"], ["second"], dtype=dtype)
+        backend = TorchBackend(model, device=CPU, dtype=dtype)
+        tapping = Tapping(["second"], 2, frozenset("AGHDSugb"))
+        with pytest.raises(RuntimeError), backend.tapped(tapping) as session:
+            session(session.tensor(wrong))
     else:
         maps(model, inputs(2), ["gradcam", "grad"], ["conv", "second"], dtype=dtype)
         TorchBackend(model, device=CPU, dtype=dtype).structure(inputs(2))
@@ -222,9 +231,11 @@ def test_a_detached_model_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("output", "says"), [(lambda y: {"a": y}, "gives a dict"), (lambda y: y[:, :, None], "gives \\(3, 3, 1\\)")]
-)
-def test_outputs_that_are_no_classes_are_refused(output, says):
+    ("output", "says"),
+    [(lambda y: {"a": "y"}, "gives no tensor"), (lambda y: y.sum(), r"gives \(\) for a batch of 1"),
+     (lambda y: y[:0], r"gives \(0, 3\) for a batch of 1")],
+)  # fmt: skip
+def test_outputs_that_are_none_of_the_samples_are_refused(output, says):
     with pytest.raises(RequestError, match=says):
         maps(Ending(output), inputs(2), ["gradcam"], ["net.first"])
 
@@ -235,23 +246,23 @@ def test_nothing_below_the_lowest_tap_records_a_graph():
     model.first.register_forward_hook(lambda module, arguments, output: grads.append(output.requires_grad))
     maps(model, x, ["gradcam"], ["second"])
     maps(model, x, ["gradcam", "grad"], ["second"])
-    assert grads == [False, True]
+    assert grads == [False, False, False, True]  # each time after the one sample that shows the layers
 
 
 def test_one_backward_serves_all_layers_and_methods():
-    model, x = Net(2), inputs(2)
-    backend = TorchBackend(model, device=CPU, dtype="float64")
-    with backend.tapped(["first", "second"], rank=2, inputs=True, gradients=True) as send:
-        run = send(x)
-        target = Resolved.of(torch.tensor([0, 1, 2]), run.scores)
-        found = run.pullback(target.cotangent)
-    assert set(found) == {"first", "second", INPUT}
-    assert torch.equal(target.score, run.scores[range(3), [0, 1, 2]])
+    with traced(Net(2), inputs(2), "AGg", ["first", "second"], target=1) as (trace, target):
+        found = trace.gradients(target)
+        assert set(found) == {"first", "second", INPUT}
+        assert trace.gradients(target) is found
+        assert torch.equal(target.score(trace.run.outputs), trace.run.outputs.scores[:, 1])
 
 
 def test_undefined_targets_have_no_score_and_no_gradient():
-    scores = torch.randn(3, 4)
-    target = Resolved.of(torch.tensor([2, -1, 0]), scores)
-    assert torch.isnan(target.score[1])
-    assert (target.cotangent[1] == 0).all()
-    assert target.cotangent[0].tolist() == [0, 0, 1, 0]
+    outputs = Outputs(torch.randn(3, 4), torch.arange(3), {})
+    outputs = replace(outputs, named={"": outputs.scores})
+    reading = Reading(Readout(4), torch.tensor([2, -1, 0]), np.arange(3))
+    [target] = settle(parse_target("label"), outputs, reading)
+    assert torch.isnan(target.score(outputs)[1])
+    cotangent = target.cotangents(outputs)[""]
+    assert (cotangent[1] == 0).all()
+    assert cotangent[0].tolist() == [0, 0, 1, 0]
