@@ -24,6 +24,7 @@ from .plan import Plan
 from .results import Parts, Schema, Status
 from .results.schema import MESSAGE_BYTES
 from .targets import Reading, Resolved, settle
+from .targets.boxes import Boxes
 from .trace import Backend, Circumstances, Session, Trace
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Explainer:
         trace = Trace(session, session.tensor(batch.values), settled, around)
         outputs = trace.run.outputs
         columns["outputs/scores"][:] = _array(_summary(trace.run.raw, plan.readout))
-        columns["outputs/predicted"][:] = _array(_summary_class(outputs.scores, plan.readout))
+        columns["outputs/predicted"][:] = _array(_predicted(outputs, plan.readout))
         for t, target in enumerate(trace.targets):
             columns["targets/index"][:, t] = _array(target.index)
             columns["targets/score"][:, t] = _array(target.score(outputs))
@@ -237,14 +238,17 @@ def judge(columns: Columns, schema: Schema, targets: Sequence[Resolved]) -> None
 
 
 def _summary(scores: Tensor, readout: Readout) -> Tensor:
-    """(batch, output): the mean over the places of a segmentation, the best score of detections."""
+    """(batch, output): the mean over the places of a segmentation, the best score of detections, 0 without any."""
     if readout.detects:
-        return scores.nan_to_num(nan=float("-inf")).amax(1, keepdim=True)
+        return scores.nan_to_num(nan=0.0).amax(1, keepdim=True)
     return scores.flatten(2).mean(2) if readout.places else scores
 
 
-def _summary_class(scores: Tensor, readout: Readout) -> Tensor:
-    """(batch,): the class whose score is highest."""
+def _predicted(outputs: Outputs, readout: Readout) -> Tensor:
+    """(batch,): the class whose score is highest; of detections that of the best, -1 without any."""
+    scores = outputs.scores
+    if readout.detects:
+        return Boxes.of(outputs).ranked(0)[0]
     if readout.outputs == 1 and not readout.binary:
         return scores.new_zeros(len(scores)).long()
     return readout.logits(_summary(scores, readout)).argmax(1)

@@ -104,7 +104,7 @@ def settle(
     ``seen`` the grids of layers before. `RequestError` where tokens can be read in several ways, or in none.
     """
     rank, seen = len(field), list(seen)
-    if len(dims) == rank + 1 and tokens.order != "last" and not (rank == 1 and _tokens_there(order, tokens)):
+    if len(dims) == rank + 1 and tokens.order != "last" and not (rank == 1 and _tokens_there(dims[0], order, tokens)):
         first, last = tuple(dims[1:]) in seen, tuple(dims[:-1]) in seen
         if first == last:
             first, last = _alike(dims[1:], field), _alike(dims[:-1], field)
@@ -112,13 +112,15 @@ def settle(
         return Grid("last") if as_last else Grid()
     if len(dims) == rank + 1 and rank > 1:
         return Grid("last")
-    if len(dims) == 2 and (tokens.order == "last" or order != "first"):
+    if len(dims) == 2 and (tokens.order == "last" or tokens.sizes is not None or order != "first"):
         return _grid(dims[0], field, list(dict.fromkeys(seen)), tokens)
     return Grid()
 
 
-def _tokens_there(order: Order | None, tokens: Tokens) -> bool:
-    return tokens.order is None and order == "last"
+def _tokens_there(count: int, order: Order | None, tokens: Tokens) -> bool:
+    """Whether (count, channel) of a signal's network are tokens: as its layers say, or as the user does."""
+    said = tokens.sizes is not None and count == (tokens.prefix or 0) + math.prod(tokens.sizes)
+    return tokens.order is None and (order == "last" or said)
 
 
 def _alike(sizes: Sequence[int], field: Sequence[int]) -> bool:

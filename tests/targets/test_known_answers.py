@@ -113,6 +113,17 @@ def test_a_list_of_detections_may_vary_in_length(sweep, rank, place):
     assert all(f"box:{place}" in answer.messages[row] for row in np.flatnonzero(~there))
 
 
+def test_a_sample_without_detections_is_done_too(sweep):
+    x = samples(*PLACES[2], count=12)
+    scores, _ = anchored(2, x, lambda found: [0] * len(found))
+    none = (scores <= 0).all(1)
+    assert none.any()
+    anchor = ",".join(map(str, models.ANCHORS[2][0]))
+    answer = sweep("Detector", x, [f"box:{models.LABELS[0]}@{anchor}"], args={"listed": True})
+    assert set(answer.status[none]) == {Status.ZERO_MAP}
+    assert not answer.score[none].any()
+
+
 # segmentation
 
 WHERE = {1: (5,), 2: (2, 3), 3: (1, 2, 3)}
