@@ -187,8 +187,13 @@ def _answer(outcome: Outcome, pictures: dict[str, Any] | None) -> dict[str, Any]
         "samples": outcome.samples,
         "status": outcome.counts,
         "was_complete": outcome.was_complete,
+        "score": outcome.score,
     }
     return answer | ({"pictures": pictures} if pictures else {})
+
+
+PLAIN = "output of the model"
+"""The score that goes without saying."""
 
 
 def _lines(outcome: Outcome, pictures: dict[str, Any] | None) -> list[str]:
@@ -196,6 +201,8 @@ def _lines(outcome: Outcome, pictures: dict[str, Any] | None) -> list[str]:
     lines = [
         f"{outcome.path}: {outcome.samples} samples, {counts}{' (already complete)' if outcome.was_complete else ''}"
     ]
+    if outcome.score != PLAIN:
+        lines.append(f"explained: {outcome.score}")
     if outcome.failed:
         lines.append(f"{outcome.failed} could not be explained; `camsweep info {outcome.path}` says why")
     if pictures:

@@ -29,6 +29,8 @@ class Outcome:
     samples: int
     was_complete: bool
     """Whether it was all there before."""
+    score: str
+    """Which score was explained."""
 
     @property
     def failed(self) -> int:
@@ -95,4 +97,4 @@ def _tidy(output: Path, folder: Path) -> None:
 
 def _outcome(path: Path, *, was_complete: bool) -> Outcome:
     with open_results(path) as results:
-        return Outcome(path, results.counts(), len(results), was_complete)
+        return Outcome(path, results.counts(), len(results), was_complete, results.score)
