@@ -57,6 +57,7 @@ def test_explain_computes_what_plain_torch_does(bench, call, net, signals):
     assert len(empty) == 1
     assert answer.json == {
         "results": str(results), "samples": 10, "status": {"ok": 9, "zero map": 1}, "was_complete": False,
+        "score": "output of the model",
     }  # fmt: skip
     assert not (bench / "run.h5.parts").exists()
     assert verify(results) == []
