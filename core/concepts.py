@@ -53,4 +53,5 @@ def _fitted(plan: Plan, backend: Backend, layer: str, settings: Mapping[str, Any
             run.tail(layer, each.expand(len(activation), *[-1] * (each.ndim)).expand_as(activation).contiguous())
             for each in filled
         ]
-    return Concepts(vectors.tolist(), offset.tolist(), [each.scores[0].flatten().tolist() for each in scores])
+    means = [plan.readout.summary(each.scores)[0].tolist() for each in scores]
+    return Concepts(vectors.tolist(), offset.tolist(), means)

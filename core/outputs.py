@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-SLOPE = {"torch.float64": 1e-290, "torch.float32": 1e-30, "torch.float16": 1e-3, "torch.bfloat16": 1e-30}
+SLOPE = {"torch.float64": 1e-290, "torch.float32": 1e-30, "torch.float16": 1e-7, "torch.bfloat16": 1e-30}
 """The smallest d score / d logit: below it, the products in a backward would come to 0."""
 Score = Literal["logit", "probability", "log-probability"]
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -88,6 +88,22 @@ class Readout:
         if self.score == "probability":
             return within.sigmoid() + slope * beyond
         return logsigmoid(chosen.clamp(max=bound)) + slope * (chosen - bound).relu()
+
+    def of_detection(self, score: Tensor) -> Tensor:
+        """The score of a box; without a final sigmoid it is taken as a probability."""
+        from torch.nn.functional import logsigmoid
+
+        if self.score == "logit":
+            return score
+        if self.final == "sigmoid":
+            return score.sigmoid() if self.score == "probability" else logsigmoid(score)
+        return score if self.score == "probability" else score.log()
+
+    def summary(self, scores: Tensor) -> Tensor:
+        """(n, output): the mean over the places of a segmentation, the best score of detections, 0 without any."""
+        if self.detects:
+            return scores.nan_to_num(nan=0.0).amax(1, keepdim=True)
+        return scores.flatten(2).mean(2) if self.places else scores
 
     def __str__(self) -> str:
         """Which score is explained, in words."""

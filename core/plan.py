@@ -174,7 +174,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         input_shape=tuple(dataset.shape),
         outputs=structure.outputs,
         final=structure.final,
-        score=str(readout),
+        score=_explained(targets, readout),
         targets=columns,
         maps=[_describe(cross, structure, tuple(dataset.shape), resolution) for cross in maps],
         dtype=job.output.dtype,
@@ -195,6 +195,13 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         ),
     )
     return Plan(job, dataset, structure, readout, targets, maps, schema)
+
+
+def _explained(targets: list[Target], readout: Readout) -> str:
+    """Which score is explained, in words; by target where they differ."""
+    said = {str(target): target.explains(readout) for target in targets}
+    kinds = list(dict.fromkeys(said.values()))
+    return kinds[0] if len(kinds) == 1 else "; ".join(f"{name}: {text}" for name, text in said.items())
 
 
 def _check_ranks(cross: Cross, structure: Structure, rank: int) -> None:

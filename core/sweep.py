@@ -175,7 +175,7 @@ class Explainer:
 
         trace = Trace(session, session.tensor(batch.values), settled, around)
         outputs = trace.run.outputs
-        columns["outputs/scores"][:] = _array(_summary(trace.run.raw, plan.readout))
+        columns["outputs/scores"][:] = _array(plan.readout.summary(trace.run.raw))
         columns["outputs/predicted"][:] = _array(_predicted(outputs, plan.readout))
         for t, target in enumerate(trace.targets):
             columns["targets/index"][:, t] = _array(target.index)
@@ -224,9 +224,12 @@ def judge(columns: Columns, schema: Schema, targets: Sequence[Resolved]) -> None
         ranges = columns[f"{info.group}/range"]
         say((ranges == 0).all((1, 2)) & (status == Status.OK), Status.ZERO_MAP, f"{info.name} is zero everywhere")
     for target, name in zip(targets, schema.targets, strict=True):
-        if target.foil is not None:
-            same = _array((target.index == target.foil) & (target.index >= 0))
-            say(same & (status == Status.ZERO_MAP), Status.ZERO_MAP, f"{name} is zero: both are the same class")
+        if target.same is not None:
+            say(
+                _array(target.same) & (status == Status.ZERO_MAP),
+                Status.ZERO_MAP,
+                f"{name} is zero: both are the same class",
+            )
     for info in schema.maps:
         broken = ~np.isfinite(columns[f"{info.group}/range"]).all(2) & defined
         say(broken.any(1), Status.NON_FINITE, f"{info.name} is not finite")
@@ -237,21 +240,13 @@ def judge(columns: Columns, schema: Schema, targets: Sequence[Resolved]) -> None
     columns["samples/status"], columns["samples/message"] = status, messages
 
 
-def _summary(scores: Tensor, readout: Readout) -> Tensor:
-    """(batch, output): the mean over the places of a segmentation, the best score of detections, 0 without any."""
-    if readout.detects:
-        return scores.nan_to_num(nan=0.0).amax(1, keepdim=True)
-    return scores.flatten(2).mean(2) if readout.places else scores
-
-
 def _predicted(outputs: Outputs, readout: Readout) -> Tensor:
-    """(batch,): the class whose score is highest; of detections that of the best, -1 without any."""
-    scores = outputs.scores
+    """(batch,): the class whose score is highest, of detections that of the best; -1 where there are no classes."""
     if readout.detects:
         return Boxes.of(outputs).ranked(0)[0]
-    if readout.outputs == 1 and not readout.binary:
-        return scores.new_zeros(len(scores)).long()
-    return readout.logits(_summary(scores, readout)).argmax(1)
+    if readout.places or (readout.outputs == 1 and not readout.binary):
+        return outputs.rows.new_full(outputs.rows.shape, -1)
+    return readout.logits(outputs.scores).argmax(1)
 
 
 def mark(columns: Columns, place: int, status: Status, message: str) -> None:

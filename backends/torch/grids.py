@@ -111,7 +111,7 @@ def settle(
         as_last = rank > 1 and tokens.order is None and own != "first" and (order == "last" if first == last else last)
         return Grid("last") if as_last else Grid()
     if len(dims) == rank + 1 and rank > 1:
-        return Grid("last")
+        return Grid() if own == "first" else Grid("last")
     if len(dims) == 2 and (tokens.order == "last" or tokens.sizes is not None or order != "first"):
         return _grid(dims[0], field, list(dict.fromkeys(seen)), tokens)
     return Grid()

@@ -84,6 +84,17 @@ class Target:
         """Itself, or what it contrasts."""
         return (self,) if self.foil is None else (replace(self, foil=None), self.foil)
 
+    def explains(self, readout: Readout) -> str:
+        """Which score of the model it is about, in words."""
+        match self.kind:
+            case "output":
+                return f"output behind the final {readout.final}" if readout.final else "output of the model"
+            case "cosine":
+                return "cosine similarity"
+            case "function":
+                return "the user's own function"
+        return str(readout)
+
     def columns(self, readout: Readout) -> tuple[str, ...]:
         """The names of its columns for such a model; `RequestError` where the model has no such output."""
         for part in self.parts:

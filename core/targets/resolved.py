@@ -48,6 +48,8 @@ class Resolved:
     """What a sample must have for such a target, (batch,) bool, and what to say where it has not."""
     foil: Tensor | None = None
     """(batch,) int64: the class it is held against."""
+    same: Tensor | None = None
+    """(batch,) bool: whether that is the class itself."""
     readout: Readout | None = None
     """Set where it is a class, which a method can compare with others."""
 

@@ -31,7 +31,8 @@ def settle(target: Target, outputs: Outputs, reading: Reading) -> list[Resolved]
         return first.value(given) - second.value(given)
 
     conditions = first.conditions + second.conditions
-    return [Resolved(first.index, contrast, key, conditions, foil=second.index)]
+    same = first.index == second.index if first.readout is not None and second.readout is not None else None
+    return [Resolved(first.index, contrast, key, conditions, foil=second.index, same=same)]
 
 
 def _single(target: Target, outputs: Outputs, reading: Reading) -> list[Resolved]:
@@ -144,7 +145,8 @@ def _box(target: Target, outputs: Outputs, reading: Reading) -> Resolved:
         shared = overlap(boxes.corners, corners[given.rows][:, None])
         shared = shared.where(boxes.labels == index[given.rows][:, None], 0)
         chosen = shared.argmax(1, keepdim=True)
-        return given.scores.gather(1, chosen).where(shared.gather(1, chosen) >= 0.5, 0)[:, 0]
+        found = reading.readout.of_detection(given.scores.gather(1, chosen))
+        return found.where(shared.gather(1, chosen) >= 0.5, 0)[:, 0]
 
     return Resolved(
         index, best, (str(target), reading.rows.tobytes()), ((there, f"no target {target}: so few boxes are found"),)
@@ -168,7 +170,14 @@ def _own(target: Target, _outputs: Outputs, reading: Reading) -> Resolved:
     own = function(f"{target.file}:{target.argument}", "target")
 
     def value(given: Outputs) -> Tensor:
-        result: Any = own(dict(given.named) if len(given.named) > 1 else given.scores)
+        several = len(given.named) > 1
+        try:
+            result: Any = own(dict(given.named) if several else given.scores)
+        except Exception as error:
+            what = (
+                f"a dict of tensors, {', '.join(given.named)}" if several else f"a tensor {tuple(given.scores.shape)}"
+            )
+            raise ValueError(f"target {target} fails, given {what}: {type(error).__name__}: {error}") from error
         if getattr(result, "shape", None) != (len(given.rows),):
             shape = getattr(result, "shape", type(result).__name__)
             raise RequestError(f"target {target} gave {shape} for {len(given.rows)} samples, expected (samples,)")
@@ -184,7 +193,7 @@ def _masks(target: Target, places: tuple[int, ...]) -> NDArray[Any]:
     if masks.shape == places:
         return np.broadcast_to(masks, (np.iinfo(np.int64).max // max(1, masks.nbytes), *places))
     if masks.shape[1:] != places:
-        raise RequestError(f"target {target}: the mask is {masks.shape}, expected (samples, *{places}) or {places}")
+        raise RequestError(f"target {target}: the mask is {masks.shape}, expected {places}, or that for each sample")
     return masks
 
 
