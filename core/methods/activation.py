@@ -71,7 +71,7 @@ def kpcacam(A: Tensor, *, kernel: Kernel = "sigmoid", gamma: float = 0.0) -> Ten
     """KPCA-CAM: Eigen-CAM with a kernel k(x, y) between places, x and y their centred channels.
 
     sigmoid: tanh(gamma x.y + 1), rbf: exp(-gamma |x - y|^2), poly: (gamma x.y + 1)^3, linear: x.y. ``gamma=0`` is 1 / C
-    for C channels. The places^2 matrix of a layer is solved whole, in float64: the layer should not be a large one.
+    for C channels. Each sample has a matrix of places^2 values, in float64: the layer should not be a large one.
     """
     points = A.flatten(2).double().mT
     points = points - points.mean(1, keepdim=True)
@@ -86,7 +86,8 @@ def kpcacam(A: Tensor, *, kernel: Kernel = "sigmoid", gamma: float = 0.0) -> Ten
         case "poly":
             gram = (scale * gram + 1) ** 3
     gram = gram - gram.mean(1, keepdim=True) - gram.mean(2, keepdim=True) + gram.mean((1, 2), keepdim=True)
-    return turned(leading(gram)).to(A.dtype).reshape(len(A), *A.shape[2:])
+    value, vector = leading(gram)
+    return turned(vector * value.clamp(min=0).sqrt()).to(A.dtype).reshape(len(A), *A.shape[2:])
 
 
 @cam(

@@ -7,6 +7,7 @@ from torch import nn
 
 from camsweep.core.errors import RequestError
 from camsweep.core.grid import resize
+from camsweep.core.methods.spectrum import principal
 
 from ..support import CONV, Net, inputs, maps, traced
 
@@ -204,3 +205,17 @@ def test_random_weights_are_the_samples_own():
 def test_guided_backpropagation_needs_relus():
     with pytest.raises(RequestError, match="the model runs none"):
         maps(Net(2, smooth=True), inputs(2), ["guided-gradcam"])
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (400, 300), (270, 270)])
+def test_of_large_matrices_the_first_component_is_that_of_the_whole_decomposition(shape):
+    rng = np.random.default_rng(0)
+    maps_ = np.maximum(rng.normal(size=(3, *shape)), 0)
+    maps_[2] = 0.5  # nothing varies
+    found = principal(torch.from_numpy(maps_)).numpy()
+    for each, expected in zip(found, maps_, strict=True):
+        points = expected - expected.mean(1, keepdims=True)
+        _, sizes, right = np.linalg.svd(points, full_matrices=False)
+        component = right[0] * sizes[0]
+        component = component * np.sign(component[np.abs(component).argmax()])
+        assert np.allclose(each, component, rtol=0, atol=1e-9 * max(1.0, np.abs(component).max()))
