@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .trace import GAINS
+from .trace import GAINS, RULES
 
 if TYPE_CHECKING:
     from .plan import Cross, Plan
@@ -30,12 +30,12 @@ def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
     """Of one trace that is asked for ``maps``."""
     targets = len(plan.schema.targets)
     channels = {layer.name: layer.shape[0] for layer in plan.structure.layers}
-    gradients, guided, curved, ablated, masked = set(), False, set(), set(), dict[tuple[str, object], int]()
+    gradients, rules, curved, ablated, masked = set(), set(), set(), set(), dict[tuple[str, object], int]()
     for cross in maps:
         expression, settings = cross.expression, cross.expression.settings
         if expression.asks & set("Ggb"):
             gradients.add(str(sorted(settings.items())) if expression.method.aim else "")
-        guided = guided or "u" in expression.asks
+        rules |= expression.asks & RULES.keys()
         for layer in cross.layers:
             if "H" in expression.asks:
                 curved.add(layer)
@@ -47,6 +47,6 @@ def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
     size = min(plan.job.explain.batch_size, len(plan.schema))
     return {
         "forward": 1 + sum(-(-size * count // plan.job.explain.batch_size) for count in masked.values()),
-        "backward": targets * (len(gradients) + guided + len(curved)),
+        "backward": targets * (len(gradients) + len(rules) + len(curved)),
         "tail": sum(channels[layer] for layer, _, _ in ablated),
     }

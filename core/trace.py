@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .grid import resize
 from .methods.grammar import Expression
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 INPUT = ""
 """The tap that stands for the model's input."""
+Rule = Literal["plain", "guided", "deconv"]
+"""What a ReLU does to a gradient on its way back."""
+RULES: Mapping[str, Rule] = {"u": "guided", "d": "deconv"}
 GAINS = (1.0, 0.9, 1.1)
 """What ``smooth=aug`` multiplies the input with, each as it is and, where it has two axes or more, flipped."""
 
@@ -83,12 +86,12 @@ class Tapping:
     @property
     def gradients(self) -> bool:
         """Whether a graph is needed."""
-        return bool(self.questions & frozenset("GHgub"))
+        return bool(self.questions & frozenset("GHgudb"))
 
     @property
     def inputs(self) -> bool:
         """Whether gradients go down to the input."""
-        return bool(self.questions & frozenset("gub"))
+        return bool(self.questions & frozenset("gudb"))
 
 
 class Pass(Protocol):
@@ -103,10 +106,10 @@ class Pass(Protocol):
     biases: Mapping[str, Tensor]
     """Of the operators that ran, to be multiplied with the gradient of the same name."""
 
-    def pullback(self, cotangents: Mapping[str, Tensor], *, guided: bool = False) -> Mapping[str, Tensor]:
+    def pullback(self, cotangents: Mapping[str, Tensor], *, rule: Rule = "plain") -> Mapping[str, Tensor]:
         """Gradient of sum(cotangent * output) at every tapped layer and bias, and at `INPUT` if that is tapped.
 
-        ``guided``: by guided backpropagation, at `INPUT` only.
+        By another rule than the plain one at `INPUT` only.
         """
         ...
 
@@ -238,9 +241,9 @@ class Trace:
                 return run.inputs
             case "g":
                 return self.gradients(target)[INPUT]
-            case "u":
-                cotangents = target.cotangents(run.outputs)
-                return self._once(("u", target.key), lambda: run.pullback(cotangents, guided=True)[INPUT])
+            case "u" | "d":
+                cotangents, rule = target.cotangents(run.outputs), RULES[letter]
+                return self._once((letter, target.key), lambda: run.pullback(cotangents, rule=rule)[INPUT])
             case "b":
                 gradients = self.gradients(target)
                 return [gradients[name] * bias for name, bias in run.biases.items()]

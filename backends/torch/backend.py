@@ -25,7 +25,7 @@ class TorchBackend:
     """A ``torch.nn.Module`` as a backend; see `session.TorchSession` for what is done to it meanwhile."""
 
     name = "torch"
-    answers = frozenset("AGHDSRCxguby")
+    answers = frozenset("AGHDSRCxgudby")
 
     def __init__(
         self,

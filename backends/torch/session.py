@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ...core.errors import RequestError
 from ...core.outputs import Outputs
-from ...core.trace import INPUT, Tapping
+from ...core.trace import INPUT, Rule, Tapping
 from .folding import Folded, Folds, FoldWatch
 from .grids import Grid
 from .structured import first_tensor, named_tensors, replaced, selected
-from .watching import Biases, Guided, LastActivation, Tape
+from .watching import Biases, LastActivation, Rectifiers, Tape
 
 BIAS = "bias:"
 """Begins the name of a bias among the taps; no layer's name holds a colon."""
@@ -110,14 +110,14 @@ class TorchSession:
         if tapping.inputs:
             self._taps[INPUT] = x.requires_grad_()
         last = LastActivation()
-        guided = Guided() if "u" in questions else None
+        rectifiers = Rectifiers() if questions & {"u", "d"} else None
         biases = Biases() if "b" in questions else None
         tape = self._tape = Tape() if "D" in questions else None
         folding = FoldWatch() if "S" in questions and self._folds is None else None
         self._tapping_now = True
         try:
             with torch.set_grad_enabled(tapping.gradients), ExitStack() as watches:
-                for watch in filter(None, (folding, guided, biases, tape, last)):
+                for watch in filter(None, (folding, rectifiers, biases, tape, last)):
                     watches.enter_context(watch)  # the last one is asked first, so the tape sees what it does itself
                 # A leaf may not be changed in place, nor the batch; and a model may begin by doing so.
                 given = self.calling(x.clone(), {name: each.clone() for name, each in (extra or {}).items()})
@@ -131,7 +131,7 @@ class TorchSession:
         read = self.calling.read(given, last, torch.arange(len(x), device=x.device))
         taps, offsets = dict(self._taps), self._offsets(biases)
         taps.update((name, output) for name, (output, _, _) in offsets.items())
-        return TorchPass(self, x.detach(), extra or {}, given, read, taps, offsets, guided, tape)
+        return TorchPass(self, x.detach(), extra or {}, given, read, taps, offsets, rectifiers, tape)
 
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
@@ -215,7 +215,7 @@ class TorchPass:
     read: Read = field(repr=False)
     taps: Mapping[str, Tensor] = field(repr=False)
     offsets: Mapping[str, tuple[Tensor, Tensor, Grid]] = field(repr=False)
-    guided: Guided | None = None
+    rectifiers: Rectifiers | None = None
     tape: Tape | None = field(default=None, repr=False)
 
     @cached_property
@@ -247,7 +247,7 @@ class TorchPass:
                 else bias.reshape(-1, *[1] * len(grid.sizes))
                 for name, (output, bias, grid) in self.offsets.items()}  # fmt: skip
 
-    def pullback(self, cotangents: Mapping[str, Tensor], *, guided: bool = False) -> Mapping[str, Tensor]:
+    def pullback(self, cotangents: Mapping[str, Tensor], *, rule: Rule = "plain") -> Mapping[str, Tensor]:
         """Gradient of sum(cotangent * output) at all taps, in one backward that goes no lower than the lowest."""
         pairs = [(self.read.outputs.named[key], value) for key, value in cotangents.items()]
         pairs = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
@@ -256,10 +256,12 @@ class TorchPass:
                 f"the outputs do not depend on {_listed(self.taps)} by a gradient (detached or not differentiable)"
             )
         outputs, starts = zip(*pairs, strict=True)
-        if guided and self.guided is not None and not self.guided.count:
-            raise RequestError("guided backpropagation changes ReLUs, and the model runs none: the map would be plain")
-        names = [INPUT] if guided else list(self.taps)
-        with self.guided.switched(guided) if self.guided is not None else nullcontext():
+        if rule != "plain" and self.rectifiers is not None and not self.rectifiers.count:
+            raise RequestError(
+                f"{rule} backpropagation changes ReLUs, and the model runs none: it would be the plain gradient"
+            )
+        names = [INPUT] if rule != "plain" else list(self.taps)
+        with self.rectifiers.switched(rule) if self.rectifiers is not None else nullcontext():
             found = torch.autograd.grad(
                 outputs, [self.taps[name] for name in names], starts, retain_graph=True, allow_unused=True
             )

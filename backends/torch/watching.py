@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ...core.trace import Rule
+
 F = nn.functional
 
 FINAL_ACTIVATIONS: dict[Any, str] = {
@@ -134,22 +136,22 @@ NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "m
 CHANNELS_LAST = frozenset({F.linear, F.layer_norm})
 
 
-class Guided(TorchFunctionMode):
-    """Every ReLU, with a backward that can be switched to that of guided backpropagation (Springenberg et al. 2015)."""
+class Rectifiers(TorchFunctionMode):
+    """Every ReLU, with a backward that can be switched to another `Rule`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.on = False
+        self.rule: Rule = "plain"
         self.count = 0
 
     @contextmanager
-    def switched(self, on: bool) -> Iterator[None]:
-        """Backwards inside are guided."""
-        self.on = on
+    def switched(self, rule: Rule) -> Iterator[None]:
+        """Backwards inside are by that rule."""
+        self.rule = rule
         try:
             yield
         finally:
-            self.on = False
+            self.rule = "plain"
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -164,7 +166,7 @@ class Guided(TorchFunctionMode):
 
 class _ReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, switch: Guided, in_place: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, switch: Rectifiers, in_place: bool) -> Tensor:
         ctx.switch = switch
         ctx.save_for_backward(x > 0)
         if in_place:
@@ -175,8 +177,14 @@ class _ReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         [positive], [gradient] = ctx.saved_tensors, gradients
-        passed = gradient * positive
-        return passed.relu() if ctx.switch.on else passed, None, None
+        match ctx.switch.rule:
+            case "guided":  # where input and gradient are positive (Springenberg et al. 2015)
+                gradient = (gradient * positive).relu()
+            case "deconv":  # where the gradient is, whatever the input (Zeiler & Fergus 2014)
+                gradient = gradient.relu()
+            case _:
+                gradient = gradient * positive
+        return gradient, None, None
 
 
 class Tape(TorchFunctionMode):

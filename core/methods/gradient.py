@@ -22,6 +22,32 @@ def grad(g: Tensor) -> Tensor:
 
 
 @gradient(
+    "guided",
+    formula="d score / d x, through a ReLU where its input and the gradient are positive",
+    source="Springenberg et al. 2015",
+    units="score / input",
+)
+def guided(u: Tensor) -> Tensor:
+    """Guided backpropagation: sharp, and nearly the same for every class and even for random weights.
+
+    The ReLUs are found as they run, modules, functions and in-place ones alike; a model without any is refused. The
+    gradient starts from 1 at the target's score (packages that start from the score turn the map where it is negative).
+    """
+    return u
+
+
+@gradient(
+    "deconv",
+    formula="d score / d x, through a ReLU where the gradient is positive",
+    source="Zeiler & Fergus 2014",
+    units="score / input",
+)
+def deconv(d: Tensor) -> Tensor:
+    """Deconvnet: what goes back through a ReLU is cut at 0, whatever its input was; else as ``guided``."""
+    return d
+
+
+@gradient(
     "guided-gradcam",
     formula="resize(gradcam) * guided gradient",
     source="Selvaraju et al. 2017, section 3.2",

@@ -16,6 +16,7 @@ letter question                                                shape
 ``x``  the model's input                                       (batch, channel, *s)
 ``g``  gradient of the target's score at the input             (batch, channel, *s)
 ``u``  the same by guided backpropagation                      (batch, channel, *s)
+``d``  the same by a deconvnet                                 (batch, channel, *s)
 ``b``  bias times gradient of every operator that has a bias   list of (batch, channel, *s)
 ``y``  score of the target                                     (batch,)
 ====== ======================================================= ==========================
@@ -50,11 +51,12 @@ QUESTIONS: Mapping[str, str] = {
     "x": "input",
     "g": "gradient at the input",
     "u": "guided gradient at the input",
+    "d": "deconvnet gradient at the input",
     "b": "bias terms",
     "y": "score",
 }
 AT_LAYER = frozenset("AGHDSRC")
-NEEDS_BACKWARD = frozenset("GHgub")
+NEEDS_BACKWARD = frozenset("GHgudb")
 OF_TARGET = NEEDS_BACKWARD | frozenset("DSy")
 """What depends on the target."""
 
@@ -134,7 +136,8 @@ class Method:
             "G": "1 backward for each target",
             "g": "1 backward for each target",
             "b": "1 backward for each target",
-            "u": "1 guided one",
+            "u": "1 guided backward for each target",
+            "d": "1 deconvnet backward for each target",
             "H": "1 second-order one for each layer",
             "D": "1 pass behind the layer for each channel",
             "S": "1 forward for each channel of each sample",

@@ -91,6 +91,7 @@ def test_thirteen_methods_at_two_layers_for_three_targets_cost_little_more_than_
         ("gradcam", {"forward": 1, "backward": 3, "tail": 0}),
         ("finercam", {"forward": 1, "backward": 3, "tail": 0}),
         ("fullgrad", {"forward": 1, "backward": 3, "tail": 0}),
+        ("guided", {"forward": 1, "backward": 3, "tail": 0}),
         ("guided-gradcam", {"forward": 1, "backward": 6, "tail": 0}),
         ("gradcam:smooth=aug", {"forward": 6, "backward": 18, "tail": 0}),
         ("ablationcam", {"forward": 1, "backward": 0, "tail": 4}),

@@ -256,6 +256,8 @@ REFERENCES = {
     "scorecam": scorecam,
     "fullgrad": fullgrad,
     "guided-gradcam": guided_gradcam,
+    "guided": lambda u, **_: u,
+    "deconv": lambda d, **_: d,
     "randomcam": randomcam,
     "dff": dff,
     "grad": lambda g, **_: g,
@@ -336,14 +338,15 @@ def measured(net, x, target):
         "target": target,
         "derive": derive,
         "HA": HA,
-        "u": None if smooth else guided(net, x, A, B, target),
+        "u": None if smooth else rectified(net, x, A, B, target),
+        "d": None if smooth else rectified(net, x, np.ones_like(A), np.ones_like(B), target),
         "biases": biases,
         "layers": [(A, G), (B, GB)],
     }
 
 
-def guided(net, x, A, B, target):
-    """At each ReLU, what goes back is what is positive there, and only where the activation is."""
+def rectified(net, x, A, B, target):
+    """At each ReLU, what goes back is what is positive there, and only where the activation is (in a deconvnet, all)."""
     weight = net.head.weight.detach().numpy()[target] / B[0].size
     at_second = np.zeros_like(B)
     for k, place in itertools.product(range(len(B)), np.ndindex(B.shape[1:])):

@@ -17,6 +17,7 @@ NAMES = list(METHODS)
 RANKS = [1, 2, 3]
 CONCEPTS = torch.tensor([[0.1, 0.9, 0.4, 0.2], [0.8, 0.1, 0.0, 0.5]], dtype=torch.float64)
 OFFSET = torch.tensor([-0.2, 0.0, -1.0, 0.1], dtype=torch.float64)
+ABOUT_RELUS = ("guided-gradcam", "guided", "deconv")
 VARIANTS = {
     "eigencam": [("", {})],
     "fem": [("k=1", {"k": 1.0}), ("k=0.5,compat=pytorch-grad-cam", {"k": 0.5, "compat": True})],
@@ -55,8 +56,8 @@ def of_a_run(row, draw=0, **_):
 
 
 def a_net(name, rank):
-    """Smooth, so that differences are exact; for guided backpropagation, which is about ReLUs, with ReLUs."""
-    return Net(rank, classes=5, smooth=name != "guided-gradcam")
+    """Smooth, so that differences are exact; for what is about ReLUs, with ReLUs."""
+    return Net(rank, classes=5, smooth=name not in ABOUT_RELUS)
 
 
 @cache

@@ -202,9 +202,10 @@ def test_random_weights_are_the_samples_own():
     assert not torch.equal(first, drawn)
 
 
-def test_guided_backpropagation_needs_relus():
+@pytest.mark.parametrize("method", ["guided-gradcam", "guided", "deconv"])
+def test_what_changes_relus_needs_some(method):
     with pytest.raises(RequestError, match="the model runs none"):
-        maps(Net(2, smooth=True), inputs(2), ["guided-gradcam"])
+        maps(Net(2, smooth=True), inputs(2), [method])
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (400, 300), (270, 270)])
