@@ -30,7 +30,8 @@ def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
     """Of one trace that is asked for ``maps``."""
     targets = len(plan.schema.targets)
     channels = {layer.name: layer.shape[0] for layer in plan.structure.layers}
-    gradients, rules, curved, ablated, masked = set(), set(), set(), set(), dict[tuple[str, object], int]()
+    gradients, rules, curved = set[str](), set[str](), set[str]()
+    ablated, masked = set[tuple[str, ...]](), dict[tuple[str, int], int]()
     for cross in maps:
         expression, settings = cross.expression, cross.expression.settings
         if expression.asks & set("Ggb"):
