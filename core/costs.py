@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .trace import GAINS, RULES
+from .trace import GAINS, RULES, mirrors
 
 if TYPE_CHECKING:
     from .plan import Cross, Plan
@@ -19,8 +19,8 @@ def passes(plan: Plan) -> dict[str, int]:
     plain, augmented = _trace(plan, plan.maps), [c for c in plan.maps if c.expression.augmented]
     total = dict(plain)
     if augmented:
-        rank = len(plan.schema.input_shape) - 1
-        more = len(GAINS) * (2 if rank > 1 else 1) - 1
+        at_places = bool(plan.readout.places) or plan.readout.detects
+        more = len(GAINS) * (2 if mirrors(len(plan.schema.input_shape) - 1, at_places=at_places) else 1) - 1
         for kind, count in _trace(plan, augmented).items():
             total[kind] += more * count
     return total

@@ -28,7 +28,7 @@ Rule = Literal["plain", "guided", "deconv"]
 """What a ReLU does to a gradient on its way back."""
 RULES: Mapping[str, Rule] = {"u": "guided", "d": "deconv"}
 GAINS = (1.0, 0.9, 1.1)
-"""What ``smooth=aug`` multiplies the input with, each as it is and, where it has two axes or more, flipped."""
+"""What ``smooth=aug`` multiplies the input with, each as it is and, where it `mirrors`, flipped."""
 
 
 @dataclass(frozen=True)
@@ -343,9 +343,9 @@ class Trace:
         return self._once("augmented", lambda: list(self._augment()))  # type: ignore[no-any-return]
 
     def _augment(self) -> Iterator[tuple[Trace, Callable[[Tensor], Tensor]]]:
-        x = self.run.inputs
+        x, outputs = self.run.inputs, self.run.outputs
         flips: list[Callable[[Tensor], Tensor]] = [lambda t: t]
-        if x.ndim > 3:  # a signal played backwards is another signal
+        if mirrors(x.ndim - 2, at_places=outputs.scores.ndim > 2 or "boxes" in outputs.named):
             flips.append(lambda t: t.flip(-1))
         for flip in flips:
             for gain in GAINS:
@@ -353,6 +353,15 @@ class Trace:
                     yield self, flip
                 else:
                     yield Trace(self.session, flip(x) * gain, lambda _: self.targets, self.around), flip
+
+
+def mirrors(rank: int, *, at_places: bool) -> bool:
+    """Whether ``smooth=aug`` flips its inputs of ``rank`` axes too.
+
+    A signal played backwards is another signal. Where the target is at a place (a mask, a box), the flipped input has
+    it somewhere else.
+    """
+    return rank > 1 and not at_places
 
 
 def _concerns(key: Hashable, target: Hashable) -> bool:

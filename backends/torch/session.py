@@ -23,6 +23,8 @@ from .watching import Biases, LastActivation, Rectifiers, Tape
 
 BIAS = "bias:"
 """Begins the name of a bias among the taps; no layer's name holds a colon."""
+REPLAY_ERRORS = (LookupError, RuntimeError, TypeError, ValueError)
+"""What operators say where they are given what they were not recorded with."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class TorchSession:
                 noise = 32 * torch.finfo(expected.scores.dtype).eps * float(expected.scores.abs().max())
                 difference = float((found.scores.detach() - expected.scores).abs().max())
                 self._replayable[layer] = change > 10 * noise and difference <= 1e-3 * change + noise
-            except (LookupError, RuntimeError, TypeError, ValueError):
+            except REPLAY_ERRORS:
                 self._replayable[layer] = False
         return self._replayable[layer]
 
@@ -252,9 +254,7 @@ class TorchPass:
         pairs = [(self.read.outputs.named[key], value) for key, value in cotangents.items()]
         pairs = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
         if not pairs:
-            raise RequestError(
-                f"the outputs do not depend on {_listed(self.taps)} by a gradient (detached or not differentiable)"
-            )
+            raise self._unreached()
         outputs, starts = zip(*pairs, strict=True)
         if rule != "plain" and self.rectifiers is not None and not self.rectifiers.count:
             raise RequestError(
@@ -277,7 +277,7 @@ class TorchPass:
         with torch.enable_grad():
             value = total(self.read.outputs)
             if not value.requires_grad:
-                return self.pullback({}), {}
+                raise self._unreached()
             found = torch.autograd.grad(value, list(self.taps.values()), create_graph=True, allow_unused=True)
             found = self._filled(list(self.taps), found)
         self.session.passes["backward"] += 1
@@ -297,10 +297,12 @@ class TorchPass:
     def _filled(self, names: Sequence[str], found: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """With zeros where there is no way; `RequestError` where none leads to any layer or to the input."""
         if all(each is None for name, each in zip(names, found, strict=True) if not name.startswith(BIAS)):
-            raise RequestError(
-                f"the outputs do not depend on {_listed(self.taps)} by a gradient (detached or not differentiable)"
-            )
+            raise self._unreached()
         return tuple(torch.zeros_like(self.taps[n]) if f is None else f for n, f in zip(names, found, strict=True))
+
+    def _unreached(self) -> RequestError:
+        named = " and ".join(repr(name) if name else "the input" for name in self.taps if not name.startswith(BIAS))
+        return RequestError(f"the outputs do not depend on {named} by a gradient (detached or not differentiable)")
 
     def _on_grids(self, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Those at the biases as (batch, channel, *s); the layers' are already."""
@@ -313,7 +315,7 @@ class TorchPass:
             return self.session.instead(layer, activation, self)
         try:
             return self.replayed(layer, activation)
-        except (LookupError, RuntimeError, TypeError, ValueError):  # this batch went another way than the one tried
+        except REPLAY_ERRORS:  # this batch went another way than the one tried
             return self.session.instead(layer, activation, self)
 
     def replayed(self, layer: str, activation: Tensor) -> Outputs:
@@ -325,7 +327,3 @@ class TorchPass:
         self.session.passes["tail"] += 1
         made = current(self.read.made)
         return self.session.calling.reread(named, self.outputs.selected, made, rows, self.final).outputs
-
-
-def _listed(taps: Mapping[str, Tensor]) -> str:
-    return " and ".join(repr(name) if name else "the input" for name in taps if not name.startswith(BIAS))

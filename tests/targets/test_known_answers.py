@@ -144,6 +144,16 @@ def predicted_nowhere(rank):
     return x
 
 
+def test_augmented_inputs_are_not_flipped_where_the_target_is_at_a_place(sweep):
+    x = samples(*PLACES[2])
+    answer = sweep("Segmenter", x, ["pixel:1@2,3"], methods=["hirescam:smooth=aug"])
+    expected = [
+        known(models.Segmenter(2), x.astype(np.float64) * gain, lambda z: z[:, 1, 2, 3]).hirescam
+        for gain in (1, 0.9, 1.1)
+    ]
+    same(answer.maps["hirescam:smooth=aug@features"][:, 0], np.mean([np.asarray(each) for each in expected], 0))
+
+
 @pytest.fixture(
     scope="module",
     params=[(1, "none", "logit"), (2, "none", "logit"), (3, "none", "logit"), *[(2, "softmax", s) for s in ("logit", "probability", "log-probability")]],
