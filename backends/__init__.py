@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from ..core.errors import RequestError, nearest
 
 if TYPE_CHECKING:
+    from ..core.backend import Backend
     from ..core.job import ModelSection
-    from ..core.trace import Backend
 
 BACKENDS = {"torch": "torch"}
 """Name of each backend (the folder, and the extra that installs it) to the module it needs."""

@@ -12,10 +12,10 @@ from .console import Progress, aside, emit, size, table
 from .signals import stopping
 
 if TYPE_CHECKING:
+    from ..core.backend import Backend
     from ..core.job import Job
     from ..core.plan import Plan
     from ..core.run import Outcome
-    from ..core.trace import Backend
 
 Model = Annotated[str | None, typer.Option(help="FILE.py:CLASS, package.module:factory, or a checkpoint file.")]
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint with the weights, for a model built by code.")]

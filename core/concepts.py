@@ -1,4 +1,4 @@
-"""The one pass over the dataset that methods with concepts need before the sweep."""
+"""Concepts of a layer, fitted to the dataset."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from .backend import Backend, Tapping
 from .errors import RequestError
 from .methods.concepts import POINTS, factorize
 from .plan import Plan
 from .results import Schema
 from .results.schema import Concepts
-from .trace import Backend, Tapping
 
 
 def with_concepts(plan: Plan, backend: Backend) -> Schema:
-    """The schema with the concepts of its maps fitted.
-
-    They go into the manifest, so a run that is stopped goes on with the same ones. The samples are spread evenly over
-    the dataset and their places over each sample; neither batch size nor shards matter.
-    """
+    """The schema with the concepts of its maps."""
     concepts = {}
     for cross, info in zip(plan.maps, plan.schema.maps, strict=True):
         if info.concepts:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .trace import GAINS, RULES, mirrors
+from .backend import RULES
+from .methods.perturbation import windows
+from .trace import GAINS, TOGETHER, mirrors
 
 if TYPE_CHECKING:
     from .plan import Cross, Plan
@@ -45,9 +47,35 @@ def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
             if "S" in expression.asks:
                 top = settings["top"]
                 masked[layer, top] = min(top or channels[layer], channels[layer])
-    size = min(plan.job.explain.batch_size, len(plan.schema))
+    most = plan.job.explain.batch_size
+    size = min(most, len(plan.schema))
+    walks, versions = ([-(-count // (most // size)) for count in counts] for counts in _walks(plan, maps))
     return {
-        "forward": 1 + sum(-(-size * count // plan.job.explain.batch_size) for count in masked.values()),
-        "backward": targets * (len(gradients) + len(rules) + len(curved)),
+        "forward": 1
+        + sum(-(-size * count // most) for count in masked.values())
+        + sum(versions)
+        + sum(walks) * -(-targets // TOGETHER),
+        "backward": targets * (len(gradients) + len(rules) + len(curved) + sum(walks)),
         "tail": sum(channels[layer] for layer, _, _ in ablated),
     }
+
+
+def _walks(plan: Plan, maps: list[Cross]) -> tuple[list[int], list[int]]:
+    """How many versions of each sample go forward and backward, and how many forward only."""
+    walks, versions = dict[object, int](), dict[object, int]()
+    channels, *sizes = plan.schema.input_shape
+    for cross in maps:
+        expression, settings = cross.expression, cross.expression.settings
+        if "p" in expression.asks:
+            start = (str(settings["baseline"]), settings["blur"])
+            curved = "" if plan.domains[str(expression.domain)].linear else str(expression.domain)
+            walks[(*start, settings["rule"], settings["steps"], curved)] = settings["steps"]
+            versions[start] = 1  # for the residual
+        if "N" in expression.asks:
+            walks["N", settings["n"], settings["sd"]] = settings["n"]
+        if expression.method.name == "occlusion":
+            count = len(windows(sizes, settings["window"], settings["stride"]))
+            versions[str(expression)] = count * (channels if settings["channels"] == "each" else 1)
+        if expression.method.name == "rise":
+            versions[str(expression)] = settings["n"]
+    return list(walks.values()), list(versions.values())

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .data import DataSection
 from .data.section import located
 from .errors import RequestError, nearest
+from .keys import located as method_located
 from .methods import Expression, parse_expression
 from .outputs import Score
 from .targets import Target, parse_target
@@ -55,7 +56,11 @@ class ExplainSection(Section):
     @property
     def expressions(self) -> list[Expression]:
         """The methods, parsed, each meaning once."""
-        return list({str(e): e for e in map(parse_expression, self.methods)}.values())
+        found: dict[str, Expression] = {}
+        for each in map(parse_expression, self.methods):
+            if found.setdefault(str(each), each) != each:
+                raise RequestError(f"{each} is given twice with different files of one name; rename one of them")
+        return list(found.values())
 
     @property
     def parsed_targets(self) -> list[Target]:
@@ -125,6 +130,8 @@ class Job(Section):
                     table["source"] = str(base / table["source"])
                 if name == "explain" and isinstance(table.get("targets"), list):
                     table["targets"] = [target_located(t, base) if isinstance(t, str) else t for t in table["targets"]]
+                if name == "explain" and isinstance(table.get("methods"), list):
+                    table["methods"] = [method_located(m, base) if isinstance(m, str) else m for m in table["methods"]]
                 if name == "output" and isinstance(table.get("path"), str):
                     table["path"] = str(base / table["path"])
             result[name] = table

@@ -9,19 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .backend import Backend, Structure, Tapping
+from .baselines import array
 from .costs import passes
 from .data import Batch, Dataset
+from .domains import Domain, Space
 from .errors import OutputError, RequestError, nearest
 from .job import Job, differences
+from .keys import show
 from .methods import Expression
+from .methods.perturbation import windows
 from .outputs import Readout, settled
 from .results import MapInfo, Parts, Provenance, Schema, stored_identity
 from .targets import Target
-from .trace import Backend, Structure, Tapping
 from .user_code import function
+from .walks import nodes
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Plan:
     targets: list[Target]
     maps: list[Cross]
     schema: Schema
+    domains: Mapping[str, Domain]
+    """By the text of their choice."""
 
     @property
     def layers(self) -> list[str]:
@@ -59,6 +67,11 @@ class Plan:
         """What of each forward is kept."""
         asked = frozenset[str]().union(*(cross.expression.asks for cross in self.maps))
         return Tapping(self.layers, len(self.schema.input_shape) - 1, asked)
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """Of the maps, each once."""
+        return list({str(cross.expression): cross.expression for cross in self.maps}.values())
 
     @property
     def references(self) -> dict[str, int]:
@@ -89,7 +102,11 @@ def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
         "model.weights": file_sha256(Path(weights)) if weights is not None else "",
         "data.contents": dataset.fingerprint,
         "explain.files": sorted(
-            file_sha256(Path(part.file)) for target in job.explain.parsed_targets for part in target.parts if part.file
+            file_sha256(Path(str(file)))
+            for file in (
+                *(part.file for target in job.explain.parsed_targets for part in target.parts if part.file),
+                *(file for expression in job.explain.expressions for file in expression.files),
+            )
         ),
     }
 
@@ -159,6 +176,10 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         if expression.method.aim is not None and not all(target.simple for target in targets):
             odd = next(target for target in targets if not target.simple)
             raise RequestError(f"{expression} compares classes; {odd} is none: write predicted, label or class:NAME")
+    domains = settle_domains(expressions, Space(dataset.shape[0], tuple(dataset.shape[1:]), tuple(dataset.axes)))
+    for expression in expressions:
+        _check_levels(expression, dataset)
+        _check_sizes(expression, dataset)
     needs_layer = any(expression.layered for expression in expressions)
     layers = tuple(dict.fromkeys(settle_layer(name, structure) for name in explain.layers)) if needs_layer else ()
     maps = [Cross(expression, each) for expression in expressions for each in _layers_of(expression, layers)]
@@ -176,7 +197,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         final=structure.final,
         score=_explained(targets, readout),
         targets=columns,
-        maps=[_describe(cross, structure, tuple(dataset.shape), resolution) for cross in maps],
+        maps=[_describe(cross, structure, tuple(dataset.shape), resolution, domains) for cross in maps],
         dtype=job.output.dtype,
         inputs_dtype="float32" if job.output.inputs == "copy" else None,
         data=job.data.model_dump(mode="json", exclude_none=True),
@@ -194,7 +215,47 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             started=now(),
         ),
     )
-    return Plan(job, dataset, structure, readout, targets, maps, schema)
+    return Plan(job, dataset, structure, readout, targets, maps, schema, domains)
+
+
+def settle_domains(expressions: list[Expression], space: Space) -> dict[str, Domain]:
+    """The domains that expressions ask for, on samples of a kind; `RequestError` where one does not fit them."""
+    found: dict[str, Domain] = {}
+    for expression in expressions:
+        for term in expression.terms:
+            if "T" in term.method.asks and str(term.domain) not in found:
+                found[str(term.domain)] = term.domain.on(space) if term.domain else Domain(space)
+        if expression.factors and not found.get(str(expression.place), Domain(space)).linear:
+            raise RequestError(f"{expression}: {expression.place} is not linear, only ig can be taken in it")
+    return found
+
+
+def _check_sizes(expression: Expression, dataset: Dataset) -> None:
+    """`RequestError` where numbers that are right by themselves do not go together."""
+    settings = expression.settings
+    if "rule" in settings:
+        nodes(settings["rule"], settings["steps"])
+    if "stride" in settings:
+        windows(dataset.shape[1:], settings["window"], settings["stride"])
+    if any(level == "blur" for level in expression.levels) and find_spec("scipy") is None:
+        raise RequestError(f"{expression} needs SciPy: pip install 'camsweep[domains]'")
+
+
+def _check_levels(expression: Expression, dataset: Dataset) -> None:
+    """`RequestError` where a baseline or threshold does not fit the data."""
+    for level in expression.levels:
+        if level.file is not None:
+            array(level, dataset.shape)
+        elif level.numbers and len(level.numbers) not in (1, dataset.shape[0]):
+            raise RequestError(
+                f"{expression}: {len(level.numbers)} numbers given, expected one, or one for each of the "
+                f"{dataset.shape[0]} channels"
+            )
+        elif level.sample is not None and level.sample not in dataset.ids:
+            raise RequestError(
+                f"{expression}: {level.sample} is neither {', '.join(level.words)} nor a sample. "
+                f"{nearest(level.sample, [*level.words, *dataset.ids])}"
+            )
 
 
 def _explained(targets: list[Target], readout: Readout) -> str:
@@ -293,10 +354,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _describe(cross: Cross, structure: Structure, shape: tuple[int, ...], resolution: str) -> MapInfo:
+def _describe(
+    cross: Cross, structure: Structure, shape: tuple[int, ...], resolution: str, domains: Mapping[str, Domain]
+) -> MapInfo:
     expression, method = cross.expression, cross.expression.method
     concepts = int(expression.settings["k"]) if method.concepts else 0
-    if not method.per_channel:
+    place = domains[str(expression.place)] if expression.place else None
+    if place is not None:
+        shape = place.shape
+    elif not expression.per_channel:
         shape = shape[1:]
         if len(cross.layers) == 1:
             own = next(layer.shape[1:] for layer in structure.layers if layer.name == cross.layers[0])
@@ -308,13 +374,18 @@ def _describe(cross: Cross, structure: Structure, shape: tuple[int, ...], resolu
         layer=cross.layer,
         method=method.name,
         shape=shape,
-        per_channel=method.per_channel,
+        per_channel=expression.per_channel if place is None else place.per_channel,
         signed=expression.signed,
         relu=expression.settings.get("relu"),
         units=expression.units,
         formula=expression.formula,
         source=method.source,
         concepts=concepts,
+        residual=expression.complete,
+        axes=place.axes if place else None,
+        signals=place.signals_shape if place else None,
+        domain=show(expression.place.name) if expression.place else "",
+        layout=place.layout if place else "",
     )
 
 

@@ -8,15 +8,15 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .concepts import with_concepts
+from .backend import Backend
 from .data import open_dataset
 from .errors import CamsweepError, OutputError, RequestError
+from .fits import with_fits
 from .job import Job, differences
 from .plan import Plan, make, now, standing
 from .results import Parts, merge, open_results, stored_identity
 from .results.parts import discard, held
 from .sweep import Sweep, Watch
-from .trace import Backend
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run_job(
         backend = load(job)
         plan = make(job, dataset, backend, list(argv))
         if parts is None:
-            plan = replace(plan, schema=with_concepts(plan, backend))
+            plan = replace(plan, schema=with_fits(plan, backend))
             stack.enter_context(held(folder))
             parts = Parts.create(folder, plan.schema)
         if parts.schema.columns != plan.schema.columns:

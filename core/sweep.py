@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .backend import Backend, Session
+from .baselines import array
 from .data import Batch, Dataset
+from .domains import Domain
+from .domains.components import Components
 from .errors import CamsweepError, RequestError, Stopped
 from .grid import resize
 from .outputs import Outputs, Readout
@@ -25,7 +29,7 @@ from .results import Parts, Schema, Status
 from .results.schema import MESSAGE_BYTES
 from .targets import Reading, Resolved, settle
 from .targets.boxes import Boxes
-from .trace import Backend, Circumstances, Session, Trace
+from .trace import Circumstances, Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,12 +105,40 @@ class Explainer:
             if (found := plan.schema.concepts.get(info.name))
         }
 
-    def _reference(self, row: int) -> Tensor:
-        """The scores of a sample that a target names."""
+        self.levels = dict(self._levels())
+        self.domains = {name: self._given(name, domain) for name, domain in plan.domains.items()}
+
+    def _levels(self) -> Iterator[tuple[str, Tensor]]:
+        """What the methods hold inputs against, (channel, *s), where it is not the sample's own."""
+        plan = self.plan
+        shape = plan.schema.input_shape
+        for level in (level for expression in plan.expressions for level in expression.levels):
+            if level.file is not None:
+                yield level, self.session.tensor(array(level, shape))
+            elif level == "mean":
+                mean = np.array(plan.schema.mean, np.float32)
+                yield level, self.session.tensor(mean.reshape(-1, *[1] * (len(shape) - 1)))
+            elif level.sample is not None:
+                row = list(plan.dataset.ids).index(level.sample)
+                yield level, self.session.tensor(self._sample(row, f"baseline {level}").values[0])
+
+    def _given(self, name: str, domain: Domain) -> Domain:
+        """A domain, with what was fitted to the dataset for it."""
+        if not isinstance(domain, Components) or not domain.fitted_to_data:
+            return domain
+        found = self.plan.schema.concepts[name]
+        return domain.given(np.array(found.vectors).T, np.array(found.offset))
+
+    def _sample(self, row: int, what: str) -> Batch:
+        """One sample that is asked for by its id; `RequestError` where it is not good."""
         batch = self.plan.dataset.read([row])
         if not len(batch.rows):
-            reason = {**batch.failed, **batch.nonfinite}[row]
-            raise RequestError(f"target cosine:{self.plan.dataset.ids[row]}: {reason}")
+            raise RequestError(f"{what}: { {**batch.failed, **batch.nonfinite}[row] }")
+        return batch
+
+    def _reference(self, row: int) -> Tensor:
+        """The scores of a sample that a target names."""
+        batch = self._sample(row, f"target cosine:{self.plan.dataset.ids[row]}")
         session, extra = self.session, {name: self.session.tensor(each) for name, each in batch.extra.items()}
         return session.forward(session.tensor(batch.values), session.tensor(np.zeros(1, np.int64)), extra).scores[0]
 
@@ -168,6 +200,8 @@ class Explainer:
             chunk=self.batch_size,
             extra={name: session.tensor(values) for name, values in batch.extra.items()},
             concepts=self.concepts,
+            references=self.levels,
+            domains=self.domains,
         )
 
         def settled(outputs: Outputs) -> list[Resolved]:
@@ -185,9 +219,16 @@ class Explainer:
             undefined = ~_array(target.defined)
             for cross, info in zip(plan.maps, schema.maps, strict=True):
                 found = trace.map(cross.expression, target, cross.layers, schema.input_shape[1:])
-                store(columns, info.group, t, _array(resize(found, info.spatial)), undefined)
+                values = found if cross.expression.place else resize(found, info.spatial)
+                store(columns, info.group, t, _array(values), undefined)
+                if info.residual:
+                    residual = trace.residual(cross.expression, target, found)
+                    columns[f"{info.group}/residual"][:, t] = _array(residual)
             if all(target.key != later.key for later in trace.targets[t + 1 :]):
                 trace.forget(target)
+        for cross, info in zip(plan.maps, schema.maps, strict=True):
+            if info.signals is not None:
+                columns[f"{info.group}/signals"][:] = _array(trace.signals(cross.expression))
         judge(columns, schema, trace.targets)
         return columns
 

@@ -1,165 +1,33 @@
 """The trace: a batch goes forward once, and is then asked many questions.
 
-A backend answers with a `Session`, which sends batches forward, and for each with a `Pass`: what the one forward gave,
-and what can be asked of it afterwards. The `Trace` remembers the answers, so that thirteen methods on two layers cost
-one forward and, for each target, one backward.
+The `Trace` puts them to the backend's `Pass` and remembers the answers, so that thirteen methods on two layers cost one
+forward and, for each target, one backward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
+from .backend import INPUT, RULES, Session
+from .baselines import level
+from .domains import Choice, Domain
 from .grid import resize
-from .methods.grammar import Expression
+from .keys import Threshold
+from .methods import Expression, Term
 from .outputs import Outputs
 from .targets import Resolved
+from .walks import Scorer, Walker, masked
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
-INPUT = ""
-"""The tap that stands for the model's input."""
-Rule = Literal["plain", "guided", "deconv"]
-"""What a ReLU does to a gradient on its way back."""
-RULES: Mapping[str, Rule] = {"u": "guided", "d": "deconv"}
+TOGETHER = 16
+"""So many targets share the forwards of a path; more would need the memory for the mean gradients of each."""
 GAINS = (1.0, 0.9, 1.1)
 """What ``smooth=aug`` multiplies the input with, each as it is and, where it `mirrors`, flipped."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One place in a model, as ``camsweep inspect`` shows it."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    """Of its output for one sample: (channel, *spatial), tokens brought to their grid."""
-    calls: int
-    rank: int
-    """Number of spatial axes of its output; 0 where it has none, or where they have shrunk to one point."""
-    grid: str = ""
-    """How tokens or channels-last values were brought to (channel, *spatial), "" where nothing was to do."""
-    doubt: str = ""
-    """Why its tokens could not be brought to a grid."""
-
-    @property
-    def tappable(self) -> bool:
-        """Whether a CAM can be taken here."""
-        return self.rank > 0 and self.calls == 1 and not self.doubt
-
-
-@dataclass(frozen=True)
-class Structure:
-    """What a model is made of, found by sending one sample through it."""
-
-    layers: tuple[Layer, ...]
-    """In the order in which they finish."""
-    outputs: int
-    places: tuple[int, ...]
-    """Spatial axes of its output, where it scores each place."""
-    detects: bool
-    """Whether it gives boxes."""
-    final: str | None
-    """The activation at the very end ("softmax", "sigmoid", ..) that targets step behind."""
-    auto: str | None
-    """The layer that ``auto`` means: the last one with spatial axes."""
-    parameters: int
-    keys: tuple[str, ...] = ("",)
-    """Of its outputs, where it gives several."""
-
-
-@dataclass(frozen=True)
-class Tapping:
-    """What of a forward is kept, and for which questions."""
-
-    layers: Sequence[str]
-    rank: int
-    """Number of spatial axes of the input."""
-    questions: frozenset[str]
-    """Letters of `core.methods.registry.QUESTIONS`."""
-
-    @property
-    def gradients(self) -> bool:
-        """Whether a graph is needed."""
-        return bool(self.questions & frozenset("GHgudb"))
-
-    @property
-    def inputs(self) -> bool:
-        """Whether gradients go down to the input."""
-        return bool(self.questions & frozenset("gudb"))
-
-
-class Pass(Protocol):
-    """What one forward of a batch gave."""
-
-    inputs: Tensor
-    raw: Tensor
-    """The output that is explained, as the model gives it, (batch, output, *places)."""
-    outputs: Outputs
-    """All outputs, that one behind its final softmax or sigmoid: what targets are taken from."""
-    activations: Mapping[str, Tensor]
-    biases: Mapping[str, Tensor]
-    """Of the operators that ran, to be multiplied with the gradient of the same name."""
-
-    def pullback(self, cotangents: Mapping[str, Tensor], *, rule: Rule = "plain") -> Mapping[str, Tensor]:
-        """Gradient of sum(cotangent * output) at every tapped layer and bias, and at `INPUT` if that is tapped.
-
-        By another rule than the plain one at `INPUT` only.
-        """
-        ...
-
-    def curved(self, total: Callable[[Outputs], Tensor]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """Gradients of a function of the outputs as by `pullback`; its Hessian at each layer times the activation."""
-        ...
-
-    def tail(self, layer: str, activation: Tensor) -> Outputs:
-        """The outputs with another activation at the layer: only what lies behind it runs."""
-        ...
-
-
-class Session(Protocol):
-    """A model ready for batches."""
-
-    tapping: Tapping
-
-    def __call__(self, inputs: Tensor, extra: Mapping[str, Tensor] = ...) -> Pass:
-        """One forward of (batch, channel, *s), with what was to be kept. ``extra``: further inputs, by name."""
-        ...
-
-    def tensor(self, values: NDArray[Any]) -> Tensor:
-        """An array as the model takes it: on its device, floats in its type."""
-        ...
-
-    def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] = ...) -> Outputs:
-        """One forward for its outputs alone; ``rows`` says which sample of a batch each is."""
-        ...
-
-
-class Backend(Protocol):
-    """A loaded model in some framework. Nothing done to the model outlasts the context managers."""
-
-    name: str
-    device: str
-    answers: frozenset[str]
-    """The letters of `core.methods.registry.QUESTIONS` that it can answer."""
-    versions: Mapping[str, str]
-
-    def structure(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] = ...) -> Structure:
-        """Send one batch through and look; raises `RequestError` where the model cannot take it."""
-        ...
-
-    def tapped(self, tapping: Tapping) -> AbstractContextManager[Session]:
-        """The model, ready for batches."""
-        ...
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether a smaller batch may help."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -173,6 +41,15 @@ class Circumstances:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     concepts: Mapping[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
     """(concept, channel) and offset, by expression and layer."""
+    references: Mapping[str, Tensor] = field(default_factory=dict)
+    """What inputs are held against and is not their own: (channel, *s), by its text."""
+    domains: Mapping[str, Domain] = field(default_factory=dict)
+    """By the text of their choice."""
+
+    @property
+    def seeds(self) -> list[tuple[int, ...]]:
+        """Of each sample."""
+        return [(self.seed, zlib.crc32(each.encode("utf-8", "surrogateescape"))) for each in self.ids]
 
 
 class Trace:
@@ -189,6 +66,8 @@ class Trace:
         self.around = around or Circumstances()
         self.run = session(inputs, self.around.extra)
         self.targets = settle(self.run.outputs)
+        self.distinct = list({each.key: each for each in self.targets}.values())
+        """Those that do not ask the same of every sample."""
         self._memory: dict[Hashable, Any] = {}
 
     def map(self, expression: Expression, target: Resolved, layers: Sequence[str], grid: Sequence[int]) -> Tensor:
@@ -214,13 +93,26 @@ class Trace:
             return sum(maps) / len(maps)  # type: ignore[return-value]
 
         def at(layer: str) -> Tensor:
-            return expression(lambda letter: self.answer(letter, target, layer, expression))
+            return expression(lambda letter, term: self.answer(letter, target, layer, term))
 
+        if expression.method.joint:
+            return self._for(target, ("f", str(expression)), lambda _: at(INPUT))  # type: ignore[no-any-return]
         return fuse([at(layer) for layer in layers], expression, grid) if expression.fused else at((*layers, INPUT)[0])
 
-    def answer(self, letter: str, target: Resolved, layer: str, expression: Expression) -> Any:
-        """What a method calls by ``letter`` (`core.methods.registry.QUESTIONS`)."""
-        run, settings = self.run, expression.settings
+    def residual(self, expression: Expression, target: Resolved, found: Tensor) -> Tensor:
+        """(batch,): f(x) - f(o) - sum of the map ``found``, of a complete method."""
+        baseline, blur = expression.settings["baseline"], expression.settings["blur"]
+        o = self._level(baseline, blur)
+        outputs = self._once(("f(o)", str(baseline), blur), lambda: self._walker(()).outputs(o[None]))
+        return target.score(self.run.outputs) - target.score(outputs) - found.flatten(1).sum(1)
+
+    def signals(self, expression: Expression) -> Tensor:
+        """What the components of an expression's domain are, in the input's units, where it has any."""
+        return self._domain(expression.place).signals(self.run.inputs)
+
+    def answer(self, letter: str, target: Resolved, layer: str, term: Term) -> Any:
+        """What a method or factor calls by ``letter`` (`core.methods.registry.QUESTIONS`)."""
+        run, settings = self.run, term.settings
         match letter:
             case "A":
                 return run.activations[layer]
@@ -230,13 +122,14 @@ class Trace:
                 return self._curved(target)[1][layer]
             case "D":
                 fill = "compat" if settings["compat"] != "off" else settings["fill"]
-                return self._scores(target, ("D", layer, fill), lambda: self._ablated(layer, fill))
+                return self._for(target, ("D", layer, fill), lambda _: self._ablated(layer, fill))
             case "S":
-                return self._scores(target, ("S", layer, settings["top"]), lambda: self._masked(layer, settings["top"]))
+                A, top = run.activations[layer], settings["top"]
+                return self._for(target, ("S", layer, top), lambda walker: masked(walker, A, run.inputs, top))
             case "R":
                 return self._random(layer, settings["draw"])
             case "C":
-                return self.around.concepts[str(expression), layer]
+                return self.around.concepts[str(term), layer]
             case "x":
                 return run.inputs
             case "g":
@@ -249,6 +142,21 @@ class Trace:
                 return [gradients[name] * bias for name, bias in run.biases.items()]
             case "y":
                 return target.score(run.outputs)
+            case "Y":
+                return self._walker(self.distinct).read(run.outputs)
+            case "o":
+                return self._level(settings["baseline" if "baseline" in settings else "fill"], settings["blur"])
+            case "t":
+                return self._level(settings["mu"], 0.0)
+            case "T":
+                return self._domain(term.domain)
+            case "p":
+                return self._path(target, term)
+            case "N":
+                n, sd, seeds = settings["n"], settings["sd"], self.around.seeds
+                return self._for(target, ("N", n, sd), lambda walker: walker.noisy(run.inputs, n, sd, seeds), TOGETHER)
+            case "f":
+                return Scorer(self._walker(self.distinct), run.inputs)
         raise ValueError(f"no question is called {letter!r}")
 
     def gradients(self, target: Resolved) -> Mapping[str, Tensor]:
@@ -275,10 +183,36 @@ class Trace:
             self._memory[key] = compute()
         return self._memory[key]
 
-    def _scores(self, target: Resolved, key: Hashable, compute: Callable[[], Sequence[Tensor]]) -> Tensor:
-        """(batch, channel), out of the scores of all targets, which cost no more passes than those of one."""
-        place = next(i for i, each in enumerate(self.targets) if each.key == target.key)
-        return self._once(key, compute)[place]  # type: ignore[no-any-return]
+    def _for(
+        self, target: Resolved, key: tuple[Hashable, ...], compute: Callable[[Walker], Iterable[Any]], most: int = 0
+    ) -> Any:
+        """What ``compute`` gives for a target: for up to ``most`` of the trace's targets at once, 0 for all."""
+        if (*key, target.key) not in self._memory:
+            place = next(i for i, each in enumerate(self.distinct) if each.key == target.key)
+            group = self.distinct[place : place + most] if most else self.distinct
+            for each, found in zip(group, compute(self._walker(group)), strict=True):
+                self._memory[*key, each.key] = found
+        return self._memory[*key, target.key]
+
+    def _walker(self, targets: Sequence[Resolved]) -> Walker:
+        around = self.around
+        return Walker(self.session, around.extra, targets, around.chunk, around.seed)
+
+    def _level(self, wanted: Threshold, blur: float) -> Tensor:
+        x, around = self.run.inputs, self.around
+        return self._once(("o", str(wanted), blur), lambda: level(wanted, blur, x, around.references, around.seeds))  # type: ignore[no-any-return]
+
+    def _domain(self, choice: Choice | None) -> Domain:
+        domains, x = self.around.domains, self.run.inputs
+        return self._once(("T", str(choice)), lambda: domains[str(choice)].fitted(x, self.around.seeds))  # type: ignore[no-any-return]
+
+    def _path(self, target: Resolved, term: Term) -> Tensor:
+        """The mean gradient on the path of a term: one for all linear domains."""
+        settings, domain = term.settings, self._domain(term.domain)
+        o, rule, steps = self._level(settings["baseline"], settings["blur"]), settings["rule"], settings["steps"]
+        curved = None if domain.linear else domain
+        key = ("p", str(settings["baseline"]), settings["blur"], rule, steps, str(term.domain) if curved else "")
+        return self._for(target, key, lambda walker: walker.path(self.run.inputs, o, rule, steps, curved), TOGETHER)  # type: ignore[no-any-return]
 
     def _ablated(self, layer: str, fill: str) -> Sequence[Tensor]:
         """For each target the score without each channel."""
@@ -292,45 +226,17 @@ class Trace:
             case _:
                 low = flat.amin((1, 2))
                 value = low.where(low == 0, low - 1e7)[:, None].expand(flat.shape[:2])
-        found = [A.new_empty(A.shape[:2]) for _ in self.targets]
+        found = [A.new_empty(A.shape[:2]) for _ in self.distinct]
         ablated = A.clone()
         for k in range(A.shape[1]):
             ablated[:, k] = value[:, k].reshape(-1, *[1] * (A.ndim - 2))
             outputs = self.run.tail(layer, ablated)
             ablated[:, k] = A[:, k]
-            for scores, target in zip(found, self.targets, strict=True):
+            for scores, target in zip(found, self.distinct, strict=True):
                 scores[:, k] = target.score(outputs)
         return found
 
-    def _masked(self, layer: str, top: int) -> Sequence[Tensor]:
-        """For each target the score of the input masked by each channel; -inf for a channel that is no mask.
-
-        The masks are made as they are needed, those of all samples and channels packed into full batches.
-        """
-        import torch
-
-        A, x = self.run.activations[layer], self.run.inputs
-        flat = A.flatten(2)
-        asked = flat.amax(2) > flat.amin(2)
-        if 0 < top < A.shape[1]:
-            largest = flat.var(2, correction=0).topk(top, 1).indices
-            asked &= asked.new_zeros(asked.shape).scatter(1, largest, True)
-        found = [A.new_full(A.shape[:2], float("-inf")) for _ in self.targets]
-        for pairs in torch.split(asked.nonzero(), self.around.chunk):
-            rows, channels = pairs.unbind(1)
-            mask = resize(A[rows, channels].unsqueeze(1), x.shape[2:])
-            low, high = mask.flatten(1).aminmax(dim=1)
-            shape = (-1, *[1] * (x.ndim - 1))
-            mask = (mask - low.reshape(shape)) / (high - low).where(high > low, 1).reshape(shape)
-            extra = {name: values[rows] for name, values in self.around.extra.items()}
-            outputs = self.session.forward(x[rows] * mask, rows, extra)
-            for scores, target in zip(found, self.targets, strict=True):
-                scores[rows, channels] = target.score(outputs)
-        return found
-
     def _random(self, layer: str, draw: int) -> Tensor:
-        import zlib
-
         import numpy as np
 
         A = self.run.activations[layer]

@@ -12,9 +12,15 @@ from typing import Any
 from .errors import RequestError, nearest
 
 
-@lru_cache
 def function(name: str, what: str) -> Callable[..., Any]:
     """The function called ``name``; `RequestError`, which says ``what`` it was to be, where there is none."""
+    found: Callable[..., Any] = named(name, what, callable)
+    return found
+
+
+@lru_cache
+def named(name: str, what: str, fits: Callable[[Any], bool] = lambda _: True) -> Any:
+    """As `function`, for whatever ``fits``."""
     where, _, wanted = name.rpartition(":")
     if not where:
         raise RequestError(f"{what} {name!r} given, expected FILE.py:FUNCTION or package.module:function")
@@ -27,10 +33,10 @@ def function(name: str, what: str) -> Callable[..., Any]:
     if module is None:
         raise RequestError(f"{what}: {where} not found")
     found = getattr(module, wanted, None)
-    if not callable(found):
-        choices = [name for name, value in vars(module).items() if callable(value)]
-        raise RequestError(f"{what}: {where} has no function {wanted!r}. {nearest(wanted, choices)}")
-    return found  # type: ignore[no-any-return]
+    if found is None or not fits(found):
+        choices = [name for name, value in vars(module).items() if fits(value) and not name.startswith("__")]
+        raise RequestError(f"{what}: {where} has no {wanted!r}. {nearest(wanted, choices)}")
+    return found
 
 
 def _module(where: str) -> Any:

@@ -9,10 +9,14 @@ import torch
 from torch import nn
 
 from camsweep.backends.torch import TorchBackend
+from camsweep.core.backend import Tapping
+from camsweep.core.data.axes import Axis
+from camsweep.core.domains import Space
 from camsweep.core.methods import parse_expression
 from camsweep.core.outputs import Readout, settled
+from camsweep.core.plan import settle_domains
 from camsweep.core.targets import Reading, parse_target, settle
-from camsweep.core.trace import Circumstances, Tapping, Trace
+from camsweep.core.trace import Circumstances, Trace
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 SHAPES = {1: (2, 23), 2: (2, 9, 14), 3: (2, 5, 8, 7)}
@@ -59,13 +63,18 @@ def traced(
     readout = Readout(structure.outputs, structure.places, score, activation, structure.final)
     reading = Reading(readout, torch.full((len(x),), -1, device=device), np.arange(len(x)))
     wanted = parse_target(f"class:{target}" if isinstance(target, int) else target)
+    around["references"] = {k: torch.as_tensor(v, device=device) for k, v in around.pop("references", {}).items()}
     given = Circumstances(**{"ids": [f"{row:06d}" for row in range(len(x))], **around})
     with backend.tapped(Tapping(layers, x.ndim - 2, frozenset(letters))) as session:
         trace = Trace(session, session.tensor(x), lambda outputs: settle(wanted, outputs, reading), given)
         yield trace, trace.targets[0]
 
 
-def maps(
+AXES = {1: (Axis("time", "s", 0.01),), 2: (Axis("height", "px"), Axis("width", "px")),
+        3: (Axis("depth", "px"), Axis("height", "px"), Axis("width", "px"))}  # fmt: skip
+
+
+def answers(
     module,
     x,
     expressions,
@@ -76,14 +85,27 @@ def maps(
     score="logit",
     **around,
 ):
-    """{(expression, layer): map}; the layers of a fused map are joined by a comma."""
+    """{(expression, layer): (map, residual or None)}; the layers of a fused map are joined by a comma."""
     parsed = [parse_expression(text) for text in expressions]
     letters = frozenset().union(*(each.asks for each in parsed))
+    space = Space(x.shape[1], x.shape[2:], AXES[x.ndim - 2])
+    around = {"domains": settle_domains(parsed, space), **around}
     found = {}
     with traced(module, x, letters, layers, target, dtype, device, score, **around) as (trace, resolved):
         for each in parsed:
             places = [()] if not each.layered else [tuple(layers)] if each.fused else [(layer,) for layer in layers]
             for at in places:
                 values = trace.map(each, resolved, at, x.shape[2:])
-                found[str(each), ",".join(at) or None] = values.detach().clone()
+                residual = trace.residual(each, resolved, values) if each.complete else None
+                found[str(each), ",".join(at) or None] = values.detach().clone(), residual
     return found
+
+
+def maps(*args, **kwargs):
+    """{(expression, layer): map}, asked for as of `answers`."""
+    return {key: values for key, (values, _) in answers(*args, **kwargs).items()}
+
+
+def residuals(*args, **kwargs):
+    """{(expression, layer): residual (batch,)} of complete methods, asked for as of `answers`."""
+    return {key: residual for key, (_, residual) in answers(*args, **kwargs).items()}

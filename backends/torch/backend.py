@@ -1,4 +1,4 @@
-"""The torch answer to `core.trace.Backend`: a module looked at, and made ready for batches."""
+"""The torch answer to `core.backend.Backend`: a module looked at, and made ready for batches."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...core.backend import Layer, Structure, Tapping
 from ...core.errors import CamsweepError, RequestError, nearest
-from ...core.trace import Layer, Structure, Tapping
 from .grids import Grid, Order, Tokens, order_of, settle
 from .session import Calling, TorchSession
 from .state import borrowed
@@ -25,7 +25,7 @@ class TorchBackend:
     """A ``torch.nn.Module`` as a backend; see `session.TorchSession` for what is done to it meanwhile."""
 
     name = "torch"
-    answers = frozenset("AGHDSRCxgudby")
+    answers = frozenset("AGHDSRCxgudbyopTNtfY")
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class TorchBackend:
 
     @contextmanager
     def tapped(self, tapping: Tapping) -> Iterator[TorchSession]:
-        """See `core.trace.Backend.tapped`."""
+        """See `core.backend.Backend.tapped`."""
         named = dict(self.module.named_modules())
         for layer in tapping.layers:
             if layer not in named or not layer:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.backend import INPUT, Rule, Tapping
 from ...core.errors import RequestError
 from ...core.outputs import Outputs
-from ...core.trace import INPUT, Rule, Tapping
 from .folding import Folded, Folds, FoldWatch
 from .grids import Grid
 from .structured import first_tensor, named_tensors, replaced, selected
-from .watching import Biases, LastActivation, Rectifiers, Tape
+from .watching import Biases, LastActivation, NoActivation, Rectifiers, Tape
 
 BIAS = "bias:"
 """Begins the name of a bias among the taps; no layer's name holds a colon."""
@@ -41,7 +41,7 @@ class Calling:
         """One forward."""
         return self.module(x, **extra) if self.argument is None else self.module(**{self.argument: x}, **extra)
 
-    def read(self, given: Any, last: LastActivation, rows: Tensor) -> Read:
+    def read(self, given: Any, last: LastActivation | NoActivation, rows: Tensor) -> Read:
         """What a forward gave, ready for targets."""
         named = named_tensors(given, len(rows))
         key = selected(named, self.output, len(rows))
@@ -75,7 +75,7 @@ class Read:
 
 
 class TorchSession:
-    """See `core.trace.Session`.
+    """See `core.backend.Session`.
 
     The parameters are frozen, so nothing records a graph until the lowest tapped layer, whose output becomes a leaf:
     below it the forward is bare. A tapped output goes on as a copy, so an in-place operator behind it (``relu_``)
@@ -101,6 +101,7 @@ class TorchSession:
         self._folds: Folds | None = None
         self._replayable: dict[str, bool] = {}
         self._tapping_now = False
+        self._bare_end = False
         self._batch = 0
 
     def __call__(self, inputs: Tensor, extra: Mapping[str, Tensor] | None = None) -> TorchPass:
@@ -131,17 +132,31 @@ class TorchSession:
         if missing := [layer for layer in tapping.layers if layer not in self._taps]:
             raise RequestError(f"layer {missing[0]!r} does not run in the model's forward; choose one that does")
         read = self.calling.read(given, last, torch.arange(len(x), device=x.device))
+        self._bare_end = read.final is None
         taps, offsets = dict(self._taps), self._offsets(biases)
         taps.update((name, output) for name, (output, _, _) in offsets.items())
         return TorchPass(self, x.detach(), extra or {}, given, read, taps, offsets, rectifiers, tape)
 
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
-        last = LastActivation()
-        with torch.no_grad(), last, Folded(self._folds or {}):
+        last = self._watch()
+        with torch.no_grad(), last, Folded(self._folds) if self._folds else nullcontext():
             given = self.calling(inputs.contiguous(memory_format=self._layout), extra or {})
         self.passes["forward"] += 1
         return self.calling.read(given, last, rows).outputs
+
+    def bare(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> TorchPass:
+        """One forward with nothing tapped but the input."""
+        x = inputs.detach().contiguous(memory_format=self._layout).requires_grad_()
+        last = self._watch()
+        with torch.enable_grad(), last:
+            given = self.calling(x.clone(), extra or {})
+        self.passes["forward"] += 1
+        return TorchPass(self, x.detach(), extra or {}, given, self.calling.read(given, last, rows), {INPUT: x}, {})
+
+    def _watch(self) -> LastActivation | NoActivation:
+        """What finds the final activation; nothing once a forward has shown that there is none."""
+        return NoActivation() if self._bare_end else LastActivation()
 
     def instead(self, layer: str, activation: Tensor, run: TorchPass) -> Outputs:
         """A whole forward with another activation at a layer."""
@@ -208,7 +223,7 @@ class TorchSession:
 
 @dataclass
 class TorchPass:
-    """One forward of a batch; see `core.trace.Pass`. The graph is freed with it."""
+    """One forward of a batch; see `core.backend.Pass`. The graph is freed with it."""
 
     session: TorchSession = field(repr=False)
     inputs: Tensor

@@ -6,7 +6,7 @@ Each is a `torch.overrides.TorchFunctionMode`; several can be active at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import ref
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ...core.trace import Rule
+from ...core.backend import Rule
 
 F = nn.functional
 
@@ -69,6 +69,14 @@ class LastActivation(TorchFunctionMode):
     def behind(self, output: Tensor) -> tuple[str | None, Tensor]:
         """The activation that made ``output`` and its argument; ``(None, output)`` where it was none of them."""
         return next(((name, argument) for name, argument, of in self._seen if of() is output), (None, output))
+
+
+class NoActivation(nullcontext[None]):
+    """In its place where a model is known to have none."""
+
+    def behind(self, output: Tensor) -> tuple[None, Tensor]:
+        """As `LastActivation.behind`."""
+        return None, output
 
 
 class Biases(TorchFunctionMode):

@@ -21,6 +21,8 @@ class Axis:
     unit: str
     step: float = 1.0
     start: float = 0.0
+    labels: tuple[str, ...] = ()
+    """Names of its points, where it is no regular grid: bands, levels, components."""
 
     def coordinates(self, size: int) -> NDArray[np.float64]:
         """Where its points lie."""

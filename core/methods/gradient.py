@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..grid import resize
 from .cam import Compat, gradcam, over_space, ratio
-from .registry import cam, factor, gradient
+from .registry import cam, gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,11 +88,3 @@ def _rescaled(term: Tensor, compat: Compat) -> Tensor:
     axes = over_space(term) if compat != "off" else tuple(range(1, term.ndim))
     low, high = term.amin(axes, keepdim=True), term.amax(axes, keepdim=True)
     return ratio(1, high - low, high) * (term - low)
-
-
-@factor("input", formula="m * x", units="score")
-def times_input(m: Tensor, x: Tensor) -> Tensor:
-    """Times the input: ``grad+input`` is gradient x input (Shrikumar et al. 2016), which sums to the score behind a
-    bias-free piecewise linear network.
-    """
-    return m * x

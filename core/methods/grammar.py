@@ -1,42 +1,82 @@
-"""The grammar of methods: ``base[:key=value,..][+factor]``, shell-safe, one canonical spelling for each meaning."""
+"""The grammar of methods: ``base[:key=value,..][+factor[=value][:key=value,..]]``, shell-safe, one canonical spelling
+for each meaning.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..domains import Choice, keys_of
+from ..domains.domain import owner
 from ..errors import RequestError, nearest
-from .registry import FACTORS, METHODS, NEEDS_BACKWARD, OF_TARGET, Method, find
+from ..keys import Key, Threshold, setting, show
+from .registry import FACTORS, METHODS, OF_TARGET, Method, find
 from .spectrum import principal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+OURS = frozenset({"relu", "smooth", "fuse"})
+"""Keys that every CAM has, and that its formula does not know of."""
+
 
 @dataclass(frozen=True)
-class Expression:
-    """A method with its keys set, times its factors: what is computed, and the name it is stored under."""
+class Term:
+    """A method or a factor with its keys set."""
 
     method: Method
     settings: Mapping[str, Any]
-    factors: tuple[Method, ...] = ()
 
     def __str__(self) -> str:
-        keys = self.method.keys
-        shown = [f"{k}={keys[k].show(v)}" for k, v in sorted(self.settings.items()) if v != keys[k].default]
-        return "+".join([self.method.name + (":" if shown else "") + ",".join(shown), *(f.name for f in self.factors)])
+        keys, short = self.keys, self.method.short
+        last = [*sorted(self.method.keys.keys() - {"domain"}), "domain", *sorted(keys.keys() - self.method.keys.keys())]
+        given = {k: self.settings[k] for k in last if k in keys and self.settings[k] != keys[k].default and k != short}
+        shown = [f"{k}={show(v)}" for k, v in given.items()]
+        value = f"={show(self.settings[short])}" if short else ""
+        return self.method.name + value + (":" if shown else "") + ",".join(shown)
+
+    @property
+    def keys(self) -> Mapping[str, Key]:
+        """Its own, and those of its domain."""
+        return {**self.method.keys, **(keys_of(self.settings["domain"]) if "domain" in self.settings else {})}
+
+    @property
+    def domain(self) -> Choice | None:
+        """What its shares are taken in; None for the input itself."""
+        if "domain" not in self.settings:
+            return None
+        name = self.settings["domain"]
+        found = Choice(name, {key: self.settings[key] for key in keys_of(name)})
+        return None if found.plain else found
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings that its formula knows of."""
+        return {k: v for k, v in self.settings.items() if k in self.method.keys and k not in OURS}
+
+
+@dataclass(frozen=True)
+class Expression(Term):
+    """A method with its keys set, times its factors: what is computed, and the name it is stored under."""
+
+    factors: tuple[Term, ...] = ()
+
+    def __str__(self) -> str:
+        return "+".join([super().__str__(), *map(str, self.factors)])
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The method and the factors."""
+        return (self, *self.factors)
 
     @property
     def asks(self) -> frozenset[str]:
         """The letters asked of the trace."""
-        return frozenset(self.method.asks).union(*(f.asks for f in self.factors))
-
-    @property
-    def needs_backward(self) -> bool:
-        """Whether a gradient is asked for."""
-        return bool(NEEDS_BACKWARD & self.asks)
+        return frozenset(letter for term in self.terms for letter in term.method.asks)
 
     @property
     def of_target(self) -> bool:
@@ -61,12 +101,38 @@ class Expression:
     @property
     def signed(self) -> bool:
         """Whether negative values can occur."""
-        return self.method.signed and not self.settings.get("relu", False)
+        return (self.method.signed or bool(self.factors)) and not self.settings.get("relu", False)
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether the map has the input's channels, where no domain says otherwise."""
+        return self.method.per_channel or self.settings.get("channels") == "each"
+
+    @property
+    def complete(self) -> bool:
+        """Whether its maps sum to a difference of scores."""
+        return self.method.complete and not self.factors
+
+    @property
+    def place(self) -> Choice | None:
+        """The domain that its map lies in; None for the input itself."""
+        return self.terms[-1].domain
+
+    @property
+    def levels(self) -> Iterator[Threshold]:
+        """The baselines and thresholds it names."""
+        return (value for term in self.terms for value in term.settings.values() if isinstance(value, Threshold))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files it names."""
+        named = [value for term in self.terms for value in term.settings.values()]
+        return [path for value in named if (path := getattr(value, "file", None)) is not None]
 
     @property
     def formula(self) -> str:
         """In one line."""
-        steps = [self.method.formula, *(each.formula for each in self.factors)]
+        steps = [self.method.formula, *(each.method.formula for each in self.factors)]
         return ", m = ".join(reversed(steps))
 
     @property
@@ -74,45 +140,62 @@ class Expression:
         """What the map is measured in."""
         if self.fused:
             return "share of each layer's largest"
-        return self.factors[-1].units if self.factors else self.method.units
+        return next((each.method.units for each in reversed(self.factors) if each.method.units), self.method.units)
 
-    def __call__(self, answer: Callable[[str], Any]) -> Tensor:
+    def __call__(self, answer: Callable[[str, Term], Any]) -> Tensor:
         """The map at one layer, (batch, *s) for a CAM, (batch, channel, *s) for an input attribution."""
-        settings = {k: v for k, v in self.settings.items() if k not in ("relu", "smooth", "fuse")}
-        result: Tensor = self.method.function(*map(answer, self.method.asks), **settings)
+        result: Tensor = self.method.function(*(answer(letter, self) for letter in self.method.asks), **self.own)
         for each in self.factors:
-            result = each.function(result, *map(answer, each.asks))
+            result = each.method.function(result, *(answer(letter, each) for letter in each.method.asks), **each.own)
         if self.method.summands:
             result = principal(result) if self.settings["smooth"] in ("eigen", "both") else result.sum(1)
         return result.relu() if self.settings.get("relu", False) else result
 
 
 def parse_expression(text: str) -> Expression:
-    """Read ``gradcam``, ``gradcam++:relu=off``, ``grad+input``; `RequestError` names the nearest where it cannot."""
+    """Read ``gradcam``, ``gradcam++:relu=off``, ``grad+sign=0.5``; `RequestError` names the nearest where it cannot."""
     # Names may hold a "+" (gradcam++), so the base is the longest registered name that the text begins with.
     fits = [name for name in METHODS if text.startswith(name) and text[len(name) :][:1] in ("", ":", "+")]
     name = max(fits, key=len) if fits else text.partition(":")[0].partition("+")[0]
     method = find(METHODS, name, "method")
-    arguments, *factors = re.split(r"(?<!\+)\+(?!\+)", text[len(name) :])  # gradcam++ may also be a key's value
+    arguments, *behind = re.split(r"(?<!\+)\+(?!\+)", text[len(name) :])  # gradcam++ may also be a key's value
     if arguments == ":":
         raise RequestError(f"{text!r} ends in a colon: write {name}, or {name}:key=value")
-    settings = {key: spec.default for key, spec in method.keys.items()}
-    given = [part.partition("=") for part in arguments[1:].split(",")] if arguments else []
-    for key, _, value in given:
-        settings[key] = _setting(method, key, value)
-    if len(given) != len({key for key, _, _ in given}):
+    settings = _settings(method, arguments[1:], text)
+    factors = tuple(_factor(each, text) for each in behind)
+    if factors and not method.per_channel:
+        raise RequestError(f"{text!r}: factors multiply an input attribution such as grad, not {name}")
+    found = Expression(method, settings, factors)
+    if any(term.domain for term in found.terms[:-1]):
+        raise RequestError(f"{text!r}: a factor multiplies at the input's places; a domain can only come last")
+    return found
+
+
+def _factor(text: str, whole: str) -> Term:
+    """``input``, ``sign=0.5``, ``input:domain=fourier``."""
+    name, mark, _ = re.fullmatch(r"([^:=]*)([:=]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    method, rest = find(FACTORS, name, "factor"), text[len(name) + len(mark) :]
+    value, _, arguments = rest.partition(":") if mark == "=" else ("", "", rest)
+    if mark == "=" and method.short is None:
+        raise RequestError(f"+{name} takes no value: write +{name}")
+    if (mark == "=" and not value) or (mark == ":" and not rest):
+        raise RequestError(f"{whole!r}: +{text} breaks off; write +{name} or say what it takes")
+    return Term(method, _settings(method, arguments, whole, {str(method.short): value} if value else {}))
+
+
+def _settings(method: Method, arguments: str, text: str, given: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The method's settings as given, its domain's too, and defaults for the others."""
+    parts = [part.partition("=") for part in arguments.split(",")] if arguments else []
+    given = {**(given or {}), **{key: value for key, _, value in parts}}
+    if len({key for key, _, _ in parts}) != len(parts):
         raise RequestError(f"{text!r} sets a key twice")
-    found = tuple(find(FACTORS, each, "factor") for each in factors)
-    if found and not method.per_channel:
-        raise RequestError(f"{text!r}: factors multiply an input attribution such as grad, not the CAM {name}")
-    return Expression(method, settings, found)
-
-
-def _setting(method: Method, key: str, value: str) -> Any:
-    if key not in method.keys:
-        raise RequestError(f"{method.name} has no key {key!r}. {nearest(key, method.keys)}")
-    spec = method.keys[key]
-    try:
-        return spec.parse(value)
-    except ValueError:
-        raise RequestError(f"{method.name}: {key}={value!r} given, expected {spec.expects}") from None
+    keys = dict(method.keys)
+    if "domain" in keys:
+        keys |= keys_of(setting(method.name, "domain", keys["domain"], given.get("domain", keys["domain"].default)))
+    for key in given:
+        if key not in keys:
+            other = owner(key) if "domain" in method.keys else None
+            hint = f"It is a key of domain={other}." if other else nearest(key, keys)
+            raise RequestError(f"{method.name} has no key {key!r}. {hint}")
+    settings = {key: spec.default for key, spec in keys.items()}
+    return settings | {key: setting(method.name, key, keys[key], value) for key, value in given.items()}

@@ -1,17 +1,24 @@
 """Maps from what the score does when a part is taken away or only a part is left.
 
-``A`` is the layer's activation, (batch, channel, *s); ``D`` and ``S`` are scores, (batch, channel).
+``A`` is the layer's activation, (batch, channel, *s); ``D`` and ``S`` are scores, (batch, channel). ``f`` gives the
+scores (target, k, batch) of k changed inputs for each sample, (k, batch, channel, *s); ``Y`` are those of the input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
+from ..errors import RequestError
+from ..keys import Baseline, Count, Share
 from .cam import Compat, ratio
-from .registry import cam
+from .registry import cam, perturbation
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..walks import Scorer
 
 
 @cam(
@@ -53,3 +60,98 @@ def scorecam(A: Tensor, S: Tensor, *, top: int = 0) -> Tensor:
     none = S.isneginf().all(1, keepdim=True)
     weights = S.masked_fill(none, 0).softmax(1).masked_fill(none, 0)
     return weights.reshape(*S.shape, *[1] * (A.ndim - 2)) * A
+
+
+@perturbation(
+    "occlusion",
+    formula="mean over the windows that cover a place of f(x) - f(x with o in the window)",
+    source="Zeiler & Fergus 2014",
+    units="score",
+)
+def occlusion(
+    x: Tensor,
+    o: Tensor,
+    Y: Tensor,
+    f: Scorer,
+    *,
+    window: str = "0",
+    stride: str = "0",
+    channels: Literal["joint", "each"] = "joint",
+    fill: Baseline = Baseline("zero"),
+    blur: float = 0.1,
+) -> Tensor:
+    """Occlusion: what the score loses where a window of the input is replaced.
+
+    ``window`` and ``stride`` in points, one number or one for each axis, ``8.8``; by default an eighth of each axis and
+    half of that. The last window ends with the axis, so all are of one size and every place is covered. All channels
+    are replaced at once, or ``channels=each`` by itself. ``fill`` is what takes their place, any baseline of ``ig``.
+    """
+    sizes = x.shape[2:]
+    boxes = windows(sizes, window, stride)
+    rows: list[slice] = [slice(None)] if channels == "joint" else [slice(c, c + 1) for c in range(x.shape[1])]
+    places = [(row, *box) for row in rows for box in boxes]
+    lost = x.new_zeros(len(Y), len(x), len(rows), *sizes)
+    covered = x.new_zeros(len(rows), *sizes)
+    for first in range(0, len(places), f.at_once):
+        group = places[first : first + f.at_once]
+        changed = x.expand(len(group), *x.shape).clone()
+        for each, at in zip(changed, group, strict=True):
+            each[:, *at] = o[:, *at]
+        drops = Y[:, None] - f(changed)
+        for k, (row, *box) in enumerate(group):
+            behind = (row if len(rows) > 1 else slice(None), *box)
+            lost[:, :, *behind] += drops[:, k].reshape(*drops[:, k].shape, 1, *[1] * len(sizes))
+            covered[behind] += 1
+    found = lost / covered
+    return found[:, :, 0] if channels == "joint" else found
+
+
+def windows(sizes: Sequence[int], window: str, stride: str) -> list[tuple[slice, ...]]:
+    """The windows of `occlusion` on a grid."""
+    lengths = [min(size, given or max(1, size // 8)) for given, size in zip(_each(window, sizes), sizes, strict=True)]
+    strides = [given or max(1, length // 2) for given, length in zip(_each(stride, sizes), lengths, strict=True)]
+    if any(step > length for step, length in zip(strides, lengths, strict=True)):
+        raise RequestError(f"occlusion: stride={stride} steps over places that no window={window} covers")
+    along = [
+        [slice(a, a + length) for a in sorted({*range(0, size - length, step), size - length})]
+        for size, length, step in zip(sizes, lengths, strides, strict=True)
+    ]
+    return list(product(*along))
+
+
+def _each(text: str, sizes: Sequence[int]) -> list[int]:
+    """One number for each axis."""
+    numbers = [int(part) for part in text.split(".")]
+    if len(numbers) not in (1, len(sizes)):
+        raise RequestError(f"occlusion: {text} given, expected one number, or {len(sizes)} joined by dots")
+    return numbers * (len(sizes) // len(numbers))
+
+
+@perturbation(
+    "rise",
+    formula="sum_i f(o + M_i (x - o)) M_i / (n p), M_i random masks",
+    source="Petsiuk et al. 2018, eq. 6",
+    units="score",
+)
+def rise(
+    x: Tensor,
+    o: Tensor,
+    f: Scorer,
+    *,
+    n: Count = Count(4000),
+    cells: Count = Count(7),
+    p: Share = Share(0.5),
+    fill: Baseline = Baseline("zero"),
+    blur: float = 0.1,
+) -> Tensor:
+    """RISE: the mean score of randomly masked inputs in which a place is seen.
+
+    ``n`` masks, each a grid of ``cells`` for each axis, on with probability ``p``, enlarged linearly and shifted by a
+    random part of a cell; they are those of the run's seed, the same for every sample. ``fill`` is seen where a mask is
+    0. The score is that of the target, a logit unless another is asked for (the paper's is a probability).
+    """
+    total: Tensor | float = 0.0
+    for M in f.masks(n, cells, p):
+        scores = f(o + M[:, None, None] * (x - o))
+        total = total + (scores.mT @ M.flatten(1)).reshape(*scores.mT.shape[:2], *x.shape[2:])
+    return total / (n * p)  # type: ignore[return-value]

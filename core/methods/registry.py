@@ -19,7 +19,16 @@ letter question                                                shape
 ``d``  the same by a deconvnet                                 (batch, channel, *s)
 ``b``  bias times gradient of every operator that has a bias   list of (batch, channel, *s)
 ``y``  score of the target                                     (batch,)
+``o``  where a path begins, or what takes the place of x       (batch, channel, *s)
+``p``  mean gradient on the path from o to x, in the domain    (batch, ..)
+``T``  the domain of the shares                                `core.domains.Domain`
+``N``  mean and variance of the gradient under noise           two of (batch, channel, *s)
+``t``  what the input's sign is taken against                  broadcasts with x
+``f``  scores of changed inputs (k, batch, channel, *s)        gives (target, k, batch)
+``Y``  scores of all targets                                   (target, batch)
 ====== ======================================================= ==========================
+
+A method that asks for ``f`` gives the maps of all targets, (target, ..): they cost no more than that of one.
 
 From the signature follow the command line's keys, the help, the cost, the checks and the tests.
 """
@@ -27,18 +36,18 @@ From the signature follow the command line's keys, the help, the cost, the check
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import RequestError, nearest
+from ..keys import Key, signature
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Formula = Callable[..., "Tensor"]
-Family = Literal["cam", "gradient"]
+Family = Literal["cam", "gradient", "perturbation"]
 
 QUESTIONS: Mapping[str, str] = {
     "A": "activation of the layer",
@@ -54,49 +63,17 @@ QUESTIONS: Mapping[str, str] = {
     "d": "deconvnet gradient at the input",
     "b": "bias terms",
     "y": "score",
+    "o": "baseline",
+    "p": "mean gradient on a path",
+    "T": "domain",
+    "N": "gradients under noise",
+    "t": "threshold",
+    "f": "scores of changed inputs",
+    "Y": "scores of all targets",
 }
 AT_LAYER = frozenset("AGHDSRC")
-NEEDS_BACKWARD = frozenset("GHgudb")
-OF_TARGET = NEEDS_BACKWARD | frozenset("DSy")
+OF_TARGET = frozenset("GHgudbDSypNfY")
 """What depends on the target."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A setting of a method: its default, and the values it may take."""
-
-    default: Any
-    kind: type
-    choices: tuple[str, ...] = ()
-
-    @property
-    def expects(self) -> str:
-        """What to type."""
-        if self.choices:
-            return " or ".join(self.choices)
-        return {bool: "on or off", int: "a whole number from 0", float: "a number from 0"}.get(
-            self.kind, "numbers joined by dots"
-        )
-
-    def parse(self, text: str) -> Any:
-        """The value that ``text`` stands for; ValueError where it stands for none."""
-        choices = ("on", "off") if self.kind is bool else self.choices
-        if choices and text not in choices:
-            raise ValueError(text)
-        if self.kind is str and not choices and not all(part.isdecimal() for part in text.split(".")):
-            raise ValueError(text)
-        if self.kind is bool:
-            return text == "on"
-        value = self.kind(text)
-        if self.kind is not str and not 0 <= value < float("inf"):
-            raise ValueError(text)
-        return value
-
-    def show(self, value: Any) -> str:
-        """The text that `parse` reads back."""
-        if isinstance(value, bool):
-            return "on" if value else "off"
-        return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -118,11 +95,20 @@ class Method:
     """Whether the map has an axis of concepts."""
     summands: bool = False
     """Whether the function gives w_k A_k, which are still to be summed over the channels."""
+    complete: bool = False
+    """Whether the map sums to the difference of the scores at the input and at the baseline."""
+    short: str | None = None
+    """Of a factor: the key whose value stands right behind the name, ``+sign=0.5``."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether the function gives the maps of all targets at once."""
+        return "f" in self.asks
 
     @property
     def per_channel(self) -> bool:
-        """Whether the map has the input's channel axis: an input attribution, not a CAM."""
-        return self.family != "cam"
+        """Whether the map is one of (channel, *s), where no domain says otherwise."""
+        return self.family == "gradient"
 
     @property
     def layered(self) -> bool:
@@ -142,6 +128,9 @@ class Method:
             "D": "1 pass behind the layer for each channel",
             "S": "1 forward for each channel of each sample",
             "C": "1 forward of the dataset before",
+            "p": "1 forward for each step, 1 backward for each step and target",
+            "N": "1 forward for each draw, 1 backward for each draw and target",
+            "f": "1 forward for each window or mask",
         }
         found = list(dict.fromkeys(costs[letter] for letter in self.asks if letter in costs))
         return ", ".join(found) or "nothing more"
@@ -176,7 +165,7 @@ def cam(
     """
 
     def register(function: Formula) -> Formula:
-        asks, own = _signature(function)
+        asks, own = signature(function)
         layered = bool(AT_LAYER & set(asks)) and not concepts
         smooth = ("off", "aug", "eigen", "both") if summands else ("off", "aug")
         keys = {
@@ -207,24 +196,44 @@ def cam(
     return register
 
 
-def gradient(name: str, *, formula: str, source: str, units: str) -> Callable[[Formula], Formula]:
-    """Register an input attribution, a formula giving (batch, channel, *s) from the letters of the input."""
+def gradient(
+    name: str, *, formula: str, source: str, units: str, signed: bool = True, complete: bool = False
+) -> Callable[[Formula], Formula]:
+    """Register an input attribution, a formula giving (batch, channel, *s) from the letters of the input.
+
+    ``complete``: its maps sum to the difference of the scores at the input and at the baseline.
+    """
 
     def register(function: Formula) -> Formula:
-        asks, keys = _signature(function)
-        _add(METHODS, Method(name, "gradient", formula, source, function, asks, keys, units))
+        asks, keys = signature(function)
+        found = Method(name, "gradient", formula, source, function, asks, keys, units, signed, complete=complete)
+        _add(METHODS, found)
         return function
 
     return register
 
 
-def factor(name: str, *, formula: str, units: str) -> Callable[[Formula], Formula]:
-    """Register a factor, written ``+name`` behind a method: a function of the finished map ``m`` and of letters."""
+def perturbation(name: str, *, formula: str, source: str, units: str) -> Callable[[Formula], Formula]:
+    """Register a map from the scores of changed inputs: a formula giving (target, batch, [channel,] *s)."""
 
     def register(function: Formula) -> Formula:
-        asks, keys = _signature(function)
+        asks, keys = signature(function)
+        _add(METHODS, Method(name, "perturbation", formula, source, function, asks, keys, units))
+        return function
+
+    return register
+
+
+def factor(name: str, *, formula: str, units: str, short: str | None = None) -> Callable[[Formula], Formula]:
+    """Register a factor, written ``+name`` behind a method: a function of the finished map ``m`` and of letters.
+
+    ``short`` is the key whose value stands right behind the name, ``+name=value``; no ``units`` are the map's own.
+    """
+
+    def register(function: Formula) -> Formula:
+        asks, keys = signature(function)
         asks = tuple(letter for letter in asks if letter != "m")
-        _add(FACTORS, Method(name, "gradient", formula, "", function, asks, keys, units))
+        _add(FACTORS, Method(name, "gradient", formula, "", function, asks, keys, units, short=short))
         return function
 
     return register
@@ -241,17 +250,3 @@ def _add(table: dict[str, Method], method: Method) -> None:
     if method.name in table:
         raise ValueError(f"{method.name} is registered twice")
     table[method.name] = method
-
-
-def _signature(function: Formula) -> tuple[tuple[str, ...], dict[str, Key]]:
-    """Positional arguments are letters, keyword-only arguments are keys."""
-    hints = typing.get_type_hints(function, localns={"Tensor": object})
-    asks, keys = [], {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            asks.append(name)
-        elif typing.get_origin(hints[name]) is Literal:
-            keys[name] = Key(parameter.default, str, typing.get_args(hints[name]))
-        else:
-            keys[name] = Key(parameter.default, hints[name])
-    return tuple(asks), keys

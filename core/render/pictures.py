@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
-from . import clip, image, signal
+from . import bars, clip, image, signal, spectrum
 from .filenames import Entry, folders, stem, write_index
 from .request import Request
 from .saving import mark_of, save_gif, save_png
@@ -87,6 +87,10 @@ def _drawings(scene: Scene, base: Path, *, frames: bool, slices: bool) -> Iterat
     def files(*ends: str) -> list[Path]:
         return [base.parent / (base.name + end) for end in ends]
 
+    if scene.layout:
+        own = {"lines": spectrum.lines, "image": spectrum.images, "bars": bars.rows}
+        yield own[scene.layout], files(".png")
+        return
     match scene.axes:
         case [_]:
             yield signal.panels, files(".png")

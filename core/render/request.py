@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 STATUS = ("to do", "ok", "zero map", "non-finite", "failed")
 MOST = 12
 """Channels of a signal that are drawn when none are named."""
+MOST_ROWS = 64
+"""Channels of a map that has only a few numbers for each."""
 
 
 @dataclass(frozen=True)
@@ -87,23 +89,24 @@ class Request:
         except SampleError as error:
             reason = str(error)
         for name in self.maps:
-            several = f"{name} has a map for each concept; read it with camsweep.open_results"
-            why = reason or (several if self.results.maps[name].concepts else "")
+            why = reason or self._undrawn(name)
             values = self._values(name, row) if not why else np.zeros(0)
+            signals = self._signals(name, row) if not why else None
             for k, target in enumerate(self.targets):
                 if why or not np.isfinite(values[k]).any():
                     yield name, target, why or f"{name}: no finite value"
                 else:
-                    yield name, target, self._scene(row, name, target, picture, values[k], common.get(name))
+                    scene = self._scene(row, name, target, picture, values[k], common.get(name))
+                    yield name, target, replace(scene, signals=signals)
 
     def _scene(
         self, row: int, name: str, target: int, picture: NDArray[Any], values: Floats, scale: Scale | None
     ) -> Scene:
-        view, (kept, note) = self.results.maps[name], self._kept(len(picture))
+        view, (kept, note) = self.results.maps[name], self._kept(name, len(picture))
         names = self.results.channels or [f"channel {k}" for k in range(len(picture))]
-        summed = "summed over channels" if view.per_channel and len(self.results.axes) > 1 else ""
+        summed = "summed over channels" if view.per_channel and not self._by_channel(name) else ""
         return Scene(
-            input=picture[kept],
+            input=picture[kept] if len(self.results.axes) == 1 else picture,
             values=values,
             axes=tuple(self.results.axes),
             scale=scale or Scale.of(values, signed=view.signed),
@@ -112,7 +115,15 @@ class Request:
             ),
             units=view.units,
             names=tuple(names[k] for k in kept),
+            layout=view.layout,
+            own=view.axes or (),
         )
+
+    def _undrawn(self, name: str) -> str:
+        """Why a map is not drawn for any sample, if so."""
+        view = self.results.maps[name]
+        what = "a map for each concept" if view.concepts else "no axis to draw" if view.axes == () else ""
+        return what and f"{name} has {what}; read it with camsweep.open_results"
 
     def common_scale(self, name: str, rows: Sequence[int]) -> Scale:
         """One scale for a map over ``rows`` and all chosen targets."""
@@ -122,22 +133,40 @@ class Request:
         return reduce(or_, scales) if scales else Scale(0.0, 0.0, signed)
 
     def _values(self, name: str, row: int) -> Floats:
-        """Maps of a row, (target, *s); of a signal explained by channel, (target, channel, s)."""
+        """Maps of a row, (target, *s); where channels are drawn one by one, (target, channel, *s)."""
         view = self.results.maps[name]
         values: Floats = view.read([row])[0][self.targets]
         if not view.per_channel:
             return values
-        if len(self.results.axes) == 1:
-            return values[:, self._kept(values.shape[1])[0]]
+        if self._by_channel(name):
+            return values[:, self._kept(name, values.shape[1])[0]]
         summed: Floats = values.sum(1, dtype=np.float64)
         return summed
 
-    def _kept(self, count: int) -> tuple[list[int], str]:
+    def _signals(self, name: str, row: int) -> NDArray[Any] | None:
+        """What a map's components are, (component, channel, *s), of one channel where the map has none."""
+        found = self.results.maps[name].signals([row])
+        if found is None:
+            return None
+        parts: NDArray[Any] = found[0] if found[0].ndim > 1 + len(self.results.axes) else found[0][:, None]
+        return parts[:, self._kept(name, count)[0]] if (count := parts.shape[1]) > 1 else parts
+
+    def _by_channel(self, name: str) -> bool:
+        """Whether each channel's map is drawn, rather than their sum."""
+        view = self.results.maps[name]
+        alone = len(view.axes or ()) == 2 if view.layout == "image" else view.layout == ""
+        return view.per_channel and (view.layout in ("lines", "bars") or (alone and len(self.results.axes) == 1))
+
+    def _kept(self, name: str, count: int) -> tuple[list[int], str]:
         """Which of ``count`` channels are drawn, and a note where some are left out unasked."""
-        if len(self.results.axes) > 1 or (self.channels is None and count <= MOST):
+        view = self.results.maps[name]
+        few = view.layout == "bars" and view.signals_shape is None
+        most = MOST_ROWS if few else MOST
+        told_apart = self._by_channel(name) or (len(self.results.axes) == 1 and view.layout != "bars")
+        if not told_apart or (self.channels is None and count <= most):
             return list(range(count)), ""
         if self.channels is None:
-            return list(range(MOST)), f"first {MOST} of {count} channels"
+            return list(range(most)), f"first {most} of {count} channels"
         names = list(self.results.channels or ())
         kept = [names.index(c) if isinstance(c, str) else c for c in self.channels]
         if wrong := [k for k in kept if k not in range(count)]:

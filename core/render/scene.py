@@ -27,16 +27,27 @@ class Scene:
     heading: tuple[str, ...]
     units: str
     names: tuple[str, ...]  # of the channels
+    layout: str = ""  # "lines", "image" or "bars" of a map on axes of its own
+    own: tuple[Axis, ...] = ()  # these axes; values are then (*own), or (C, *own)
+    signals: NDArray[Any] | None = None  # (component, C or 1, *S), what the points of ``own`` are
 
-    def sheet(self, rows: Sequence[Sequence[Panel]]) -> Image.Image:
+    def sheet(self, rows: Sequence[Sequence[Panel]], size: int = 0) -> Image.Image:
         """Lay out ``rows`` of panels under the scene's heading and beside its colour bar."""
-        return sheet(rows, self.heading, self.scale, self.units)
+        return sheet(rows, self.heading, self.scale, self.units, size)
+
+    @property
+    def each(self) -> list[tuple[str, Floats]]:
+        """Of a map on axes of its own, channel by channel: name and values; without a name where it has no channels."""
+        if self.values.ndim == len(self.own):
+            return [("", self.values)]
+        return list(zip(self.names, self.values, strict=True))
 
     @property
     def mark(self) -> str:
         """A digest of all that is drawn. A picture on disk with another mark is out of date."""
-        said = repr((self.values.shape, self.axes, self.scale, self.heading, self.units, self.names)).encode()
-        digest = 0
-        for part in (said, np.ascontiguousarray(self.values).tobytes(), np.ascontiguousarray(self.input).tobytes()):
-            digest = zlib.crc32(part, digest)
+        words = (self.values.shape, self.axes, self.scale, self.heading, self.units, self.names, self.layout, self.own)
+        arrays = [self.values, self.input, *([] if self.signals is None else [self.signals])]
+        digest = zlib.crc32(repr(words).encode())
+        for array in arrays:
+            digest = zlib.crc32(np.ascontiguousarray(array).tobytes(), digest)
         return f"camsweep {digest:08x}"

@@ -16,6 +16,8 @@ from .colour import Pixels, Scale
 from .lettering import FAINT, INK, font, lines, number, printable
 
 GAP = 12
+LETTERS = 13
+"""Pixels of a letter, at least."""
 _BAR = 14
 
 
@@ -25,6 +27,10 @@ class Ruler:
 
     ticks: tuple[tuple[float, str], ...]
     label: str
+
+    def upwards(self, pixels: int) -> Ruler:
+        """The same from the other end."""
+        return Ruler(tuple((pixels - at, text) for at, text in self.ticks), self.label)
 
 
 def ruler(label: str, first: float, last: float, pixels: int) -> Ruler:
@@ -42,10 +48,19 @@ def ruler(label: str, first: float, last: float, pixels: int) -> Ruler:
 
 def axis_ruler(axis: Axis, points: int, pixels: int) -> Ruler | None:
     """The ruler of an axis whose ``points`` are cells side by side; None for plain pixels, which need none."""
-    if axis.unit in ("", "px"):
+    if axis.labels:
+        names = enumerate(printable(name, 24) for name in axis.labels)
+        return Ruler(tuple(((k + 0.5) * pixels / points, name) for k, name in names), axis.name)
+    if axis.unit == "px":
         return None
+    unit = f" ({axis.unit})" if axis.unit else ""
+    return ruler(f"{axis.name}{unit}", *extent(axis, points), pixels)
+
+
+def extent(axis: Axis, points: int) -> tuple[float, float]:
+    """Where the first of its cells begins and the last one ends."""
     edge = axis.start - axis.step / 2
-    return ruler(f"{axis.name} ({axis.unit})", edge, edge + axis.step * points, pixels)
+    return edge, edge + axis.step * points
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,8 @@ def _block(panel: Panel, size: int, margin: int) -> Image.Image:
     face, step = font(size), size + 6
     top = step if panel.caption else 0
     bottom, right = top + height, margin + width
-    wide = max(right, margin + int(face.getlength(panel.caption)) + 1)
+    label = face.getlength(panel.below.label) if panel.below else 0
+    wide = max(right, margin + int(face.getlength(panel.caption)) + 1, margin + int((width + label) / 2) + 1)
     image = Image.new("RGB", (wide, bottom + (2 * step + 4 if panel.below else 0)), "white")
     image.paste(Image.fromarray(panel.pixels), (margin, top))
     draw = ImageDraw.Draw(image)
@@ -136,15 +152,21 @@ def _colour_bar(scale: Scale, height: int, units: str, size: int) -> Image.Image
     return image
 
 
-def sheet(rows: Sequence[Sequence[Panel]], heading: Sequence[str], scale: Scale, units: str = "") -> Image.Image:
-    """Lay ``rows`` of panels under the ``heading``, whose parts are kept whole, with one colour bar for all."""
-    size = max(13, max(panel.pixels.shape[0] for row in rows for panel in row) // 36)
+def sheet(
+    rows: Sequence[Sequence[Panel]], heading: Sequence[str], scale: Scale, units: str = "", size: int = 0
+) -> Image.Image:
+    """Lay ``rows`` of panels under the ``heading``, whose parts are kept whole, with one colour bar for all.
+
+    ``size``: of the letters, in pixels; 0 takes one that goes with the tallest panel.
+    """
+    size = size or max(LETTERS, max(panel.pixels.shape[0] for row in rows for panel in row) // 36)
     margins = [max(_margin(p, size) for p in column if p) for column in zip_longest(*rows)]
     blocks = [[_block(panel, size, margin) for panel, margin in zip(row, margins, strict=False)] for row in rows]
     tops = np.cumsum([0, *(max(block.height for block in row) + GAP for row in blocks)]).tolist()
     above, last = (size + 6 if row[0].caption else 0 for row in (rows[0], rows[-1]))
     bar = _colour_bar(scale, tops[-2] + last + rows[-1][0].pixels.shape[0] - above, units, size)
-    across = max(sum(block.width + GAP for block in row) for row in blocks)
+    widths = [max(block.width + GAP for block in column if block) for column in zip_longest(*blocks)]
+    across = sum(widths)
     parts = [printable(part, 64) for part in heading]
     inner = max(across + bar.width, 26 * size, *(int(font(size).getlength(part)) + 1 for part in parts))
     title = lines(parts, inner, size)
@@ -154,10 +176,8 @@ def sheet(rows: Sequence[Sequence[Panel]], heading: Sequence[str], scale: Scale,
     for k, line in enumerate(title):
         draw.text((GAP, GAP + k * (size + 5)), line, INK, font(size))
     for y, row in zip(tops, blocks, strict=False):
-        x = GAP
-        for block in row:
-            image.paste(block, (x, head + y))
-            x += block.width + GAP
+        for k, block in enumerate(row):
+            image.paste(block, (GAP + sum(widths[:k]), head + y))
     image.paste(bar, (GAP + across, head + above - _overhang(size)))
     return image
 

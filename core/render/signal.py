@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..data.axes import Axis
 from ..grid import resize
 from .colour import Floats, Pixels, Scale
 from .scene import Scene
-from .sheet import Panel, axis_ruler, ruler
+from .sheet import Panel, axis_ruler, extent, ruler
 
 WIDTH = 840
 _DPI = 100
@@ -45,9 +46,12 @@ def pieces(points: Floats, level: NDArray[np.int64]) -> tuple[list[Floats], NDAr
     return cut, starts
 
 
-def strongest(values: Floats, columns: int) -> Floats:
-    """For each column the value (n) of greatest magnitude that falls there; the nearest where columns are finer."""
-    first = np.arange(columns) * len(values) // columns
+def strongest(values: Floats, columns: int, first: NDArray[np.int64] | None = None) -> Floats:
+    """For each column the value (n, ..) of greatest magnitude that falls there; the nearest where columns are finer.
+
+    ``first``: with which value each column begins; evenly by default.
+    """
+    first = np.arange(columns) * len(values) // columns if first is None else first
     most, least = np.maximum.reduceat(values, first), np.minimum.reduceat(values, first)
     return np.where(most >= -least, most, least)
 
@@ -61,10 +65,12 @@ class Strip:
     values: Floats
     low: float
     high: float
+    zero: bool = False
+    """Whether a line marks zero."""
 
-    def tint(self, scale: Scale, height: int) -> Pixels:
-        """The background (height, WIDTH, 3): in each column the strongest value there, faintly."""
-        v = strongest(self.values, WIDTH)
+    def tint(self, scale: Scale, height: int, width: int = WIDTH) -> Pixels:
+        """The background (height, width, 3): in each column the strongest value there, faintly."""
+        v = strongest(self.values, width)
         a = _TINT * scale.strength(v)[:, None]
         return np.asarray((255 * (1 - a) + a * scale.colour(v)).round(), np.uint8)[None].repeat(height, 0)
 
@@ -78,42 +84,55 @@ def strips(scene: Scene) -> list[Strip]:
     return [*found, Strip("importance", values, values, *span(values, zero=True))] if shared else found
 
 
-def figure(scene: Scene, shown: Sequence[Strip], height: int) -> Figure:
+def figure(axis: Axis, scale: Scale, shown: Sequence[Strip], height: int, width: int = WIDTH) -> Figure:
     """All strips on one bare axes, ``height`` pixels each: x in the axis's unit, y in pixels from the top.
 
     One axes and no ticks, because those are what matplotlib takes its time for; the sheet has rulers.
     """
-    axis, points = scene.axes[0], scene.input.shape[-1]
-    fig = Figure(figsize=(WIDTH / _DPI, height * len(shown) / _DPI), dpi=_DPI, facecolor="none")
+    points = len(shown[0].curve)
+    fig = Figure(figsize=(width / _DPI, height * len(shown) / _DPI), dpi=_DPI, facecolor="none")
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
-    ax.set_xlim(axis.start - axis.step / 2, axis.start + axis.step * (points - 0.5))
+    ax.set_xlim(*extent(axis, points))
     ax.set_ylim(height * len(shown), 0)
     x = axis.coordinates(points)
     for k, strip in enumerate(shown):
         y = height * (k + (strip.high - strip.curve.astype(np.float64)) / (strip.high - strip.low))
-        seen = strip.values if points <= WIDTH else strongest(strip.values, WIDTH)[np.arange(points) * WIDTH // points]
-        cut, starts = pieces(np.stack([x, y], 1), scene.scale.level(seen))
+        seen = strip.values if points <= width else strongest(strip.values, width)[np.arange(points) * width // points]
+        cut, starts = pieces(np.stack([x, y], 1), scale.level(seen))
         begin = seen[starts]
-        colour = np.column_stack([scene.scale.colour(begin) / 255, np.sqrt(scene.scale.strength(begin))])
+        colour = np.column_stack([scale.colour(begin) / 255, np.sqrt(scale.strength(begin))])
+        if strip.zero:
+            ax.axhline(height * (k + strip.high / (strip.high - strip.low)), color="#787878", linewidth=0.6)
         ax.plot(x, y, color="#212121", linewidth=0.7)  # the signal itself, also where nothing matters
         ax.add_collection(LineCollection(cut, colors=colour, linewidths=2.4), autolim=False)
     return fig
 
 
-def panels(scene: Scene) -> Iterator[Image.Image]:
-    """One sheet: the strips under one another, the axis below the last."""
-    shown = strips(scene)
-    height = 140 if len(shown) <= 4 else 84
-    canvas: Any = FigureCanvasAgg(figure(scene, shown, height))
+def drawn(axis: Axis, scale: Scale, shown: Sequence[Strip], height: int, width: int = WIDTH) -> list[Panel]:
+    """A panel for each strip, the axis below the last."""
+    canvas: Any = FigureCanvasAgg(figure(axis, scale, shown, height, width))
     canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
-    picture = Image.fromarray(np.concatenate([strip.tint(scene.scale, height) for strip in shown]))
-    picture.paste(drawn, mask=drawn)
-    pixels = np.asarray(picture).reshape(len(shown), height, WIDTH, 3)
+    above = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    picture = Image.fromarray(np.concatenate([strip.tint(scale, height, width) for strip in shown]))
+    picture.paste(above, mask=above)
+    pixels = np.asarray(picture).reshape(len(shown), height, width, 3)
     column = [
         Panel(each, left=ruler(strip.name, strip.high, strip.low, height))
         for strip, each in zip(shown, pixels, strict=True)
     ]
-    below = axis_ruler(scene.axes[0], scene.input.shape[-1], WIDTH)
-    yield scene.sheet([*([panel] for panel in column[:-1]), [replace(column[-1], below=below)]])
+    return [*column[:-1], replace(column[-1], below=axis_ruler(axis, len(shown[0].curve), width))]
+
+
+def panels(scene: Scene) -> Iterator[Image.Image]:
+    """One sheet: the strips under one another."""
+    shown = strips(scene)
+    column = drawn(scene.axes[0], scene.scale, shown, 140 if len(shown) <= 4 else 84)
+    yield scene.sheet([[panel] for panel in column])
+
+
+def plain(scene: Scene, height: int, width: int = WIDTH) -> list[Panel]:
+    """The channels of a signal as lines without any importance."""
+    none = np.zeros(scene.input.shape[-1])
+    shown = [Strip(name, y, none, *span(y)) for name, y in zip(scene.names, scene.input, strict=True)]
+    return drawn(scene.axes[0], scene.scale, shown, height, width)

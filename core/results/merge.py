@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ..data.axes import Axis
 from ..errors import StorageError
 from . import durable
 from .parts import Parts, gather
@@ -55,6 +56,8 @@ def describe(file: h5py.File, schema: Schema, finished: str) -> None:
     for name, concepts in schema.concepts.items():
         group = file.create_group(f"concepts/{name.replace('%', '%25').replace('/', '%2F')}")
         group["vectors"], group["offset"], group["scores"] = concepts.vectors, concepts.offset, concepts.scores
+    if schema.mean is not None:
+        file["inputs/mean"] = np.array(schema.mean)
     _axes(file, schema)
     for each in schema.maps:
         _describe_map(file, schema, each)
@@ -70,24 +73,35 @@ def describe(file: h5py.File, schema: Schema, finished: str) -> None:
 def _axes(file: h5py.File, schema: Schema) -> None:
     group = file.create_group("axes")
     for axis, size in zip(schema.axes, schema.input_shape[1:], strict=True):
-        scale = group.create_dataset(axis.name, data=axis.start + axis.step * np.arange(size))
-        scale.attrs["units"] = axis.unit
-        scale.attrs["step"], scale.attrs["start"] = axis.step, axis.start
-        scale.make_scale(axis.name)
+        _scale(group, axis.name, axis, size)
     group.attrs["names"] = json.dumps([axis.name for axis in schema.axes])
+
+
+def _scale(group: h5py.Group, key: str, axis: Axis, size: int) -> None:
+    """One axis: where its points lie, or what they are called."""
+    if axis.labels:
+        scale = _strings(group, key, list(axis.labels))
+    else:
+        scale = group.create_dataset(key, data=axis.coordinates(size))
+        scale.attrs["step"], scale.attrs["start"] = axis.step, axis.start
+    scale.attrs["units"] = axis.unit
+    scale.make_scale(axis.name)
 
 
 def _describe_map(file: h5py.File, schema: Schema, info: MapInfo) -> None:
     group = file[info.group]
     names = ["sample", "target", *([info.leading] if info.leading else [])]
-    spatial = schema.input_shape[1:] == info.spatial
+    axes, scales = _places(file, schema, info)
     group.attrs.update(
         {
             "expression": info.expression,
             "layer": info.layer or "",
             "method": info.method,
             "rank": len(info.spatial),
-            "axes": json.dumps([*names, *(a.name for a in schema.axes)] if spatial else names),
+            "axes": json.dumps([*names, *(axis.name for axis in axes)]),
+            "own_axes": info.axes is not None,
+            "domain": info.domain,
+            "layout": info.layout,
             "units": info.units,
             "signed": info.signed,
             "per_channel": info.per_channel,
@@ -100,9 +114,31 @@ def _describe_map(file: h5py.File, schema: Schema, info: MapInfo) -> None:
     values = group["values"]
     for i, name in enumerate(names):
         values.dims[i].label = name
-    for i, axis in enumerate(schema.axes if spatial else []):
-        values.dims[len(names) + i].label = axis.name
-        values.dims[len(names) + i].attach_scale(file[f"axes/{axis.name}"])
+    for i, (axis, scale) in enumerate(zip(axes, scales, strict=True), len(names)):
+        values.dims[i].label = axis.name
+        values.dims[i].attach_scale(scale)
+    if info.signals is not None:
+        channel = ["channel"] * (len(info.signals) - len(schema.input_shape))
+        dims = group["signals"].dims
+        for i, name in enumerate(["sample", "component", *channel, *(axis.name for axis in schema.axes)]):
+            dims[i].label = name
+        for i, axis in enumerate(schema.axes, 2 + len(channel)):
+            dims[i].attach_scale(file[f"axes/{axis.name}"])
+
+
+def _places(file: h5py.File, schema: Schema, info: MapInfo) -> tuple[list[Axis], list[h5py.Dataset]]:
+    """The axes that a map lies on and their scales: its own, the input's, or none where it has a layer's grid."""
+    if info.axes is not None:
+        group = file[info.group].require_group("axes")
+        keys: list[str] = []
+        for k, (axis, size) in enumerate(zip(info.axes, info.spatial, strict=True)):
+            plain = axis.name.replace("%", "%25").replace("/", "%2F")
+            keys.append(f"%{k}" if plain in ("", ".", "values", *keys) else plain)  # users call them anything
+            if keys[k] not in group:
+                _scale(group, keys[k], axis, size)
+        return list(info.axes), [group[key] for key in keys]
+    axes = list(schema.axes) if schema.input_shape[1:] == info.spatial else []
+    return axes, [file[f"axes/{axis.name}"] for axis in axes]
 
 
 def _plot(file: h5py.File, schema: Schema) -> None:
@@ -110,18 +146,16 @@ def _plot(file: h5py.File, schema: Schema) -> None:
     first = schema.maps[0]
     plot = file.create_group("plot")
     plot["values"] = file[f"{first.group}/values"]
-    axes = ["."] * values if (values := plot["values"].ndim - len(first.spatial)) else []
-    for axis in schema.axes:
-        if schema.input_shape[1:] == first.spatial:
-            plot[axis.name] = file[f"axes/{axis.name}"]
-            axes.append(axis.name)
-        else:
-            axes.append(".")
+    named = []
+    for axis, scale in zip(*_places(file, schema, first), strict=True):
+        named.append("." if axis.labels else scale.name.rpartition("/")[2])
+        if not axis.labels:  # viewers refuse an axis of names
+            plot[named[-1]] = scale
     plot.attrs.update({"NX_class": "NXdata", "signal": "values", "title": first.name})
-    plot.attrs["axes"] = np.array(axes, h5py.string_dtype())
+    plot.attrs["axes"] = np.array(["."] * (plot["values"].ndim - len(named)) + named, h5py.string_dtype())
 
 
-def _strings(file: h5py.File, path: str, strings: list[str]) -> None:
+def _strings(file: h5py.Group, path: str, strings: list[str]) -> h5py.Dataset:
     encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
     length = max([1, *map(len, encoded)])
-    file.create_dataset(path, data=np.array(encoded, h5py.string_dtype("utf-8", length)))
+    return file.create_dataset(path, data=np.array(encoded, h5py.string_dtype("utf-8", length)))

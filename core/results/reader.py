@@ -35,6 +35,15 @@ class MapView:
         self.source: str = attributes["source"]
         self.shape: tuple[int, ...] = group["values"].shape
         self.dtype: str = str(group["values"].dtype)
+        self.signals_shape: tuple[int, ...] | None = group["signals"].shape[1:] if "signals" in group else None
+        """Of `signals` for one sample."""
+        self.domain: str = attributes.get("domain", "")
+        self.layout: str = attributes.get("layout", "")
+        self.axes: tuple[Axis, ...] | None = None
+        """Its own axes, where it does not lie on the input's or a layer's."""
+        if attributes.get("own_axes", False):
+            dimensions = list(group["values"].dims)[2 + self.per_channel :]
+            self.axes = tuple(_axis(dimension.label, dimension[0]) for dimension in dimensions)
 
     def read(self, rows: Sequence[int] | slice = slice(None)) -> NDArray[Any]:
         """Maps of the samples ``rows``, (n, target, [channel,] *s), in true values."""
@@ -43,6 +52,15 @@ class MapView:
             scale: NDArray[np.float32] = self._take("scale", rows)
             return values.astype(np.float32) * scale.reshape(scale.shape + (1,) * (values.ndim - 2))
         return values
+
+    def residual(self) -> NDArray[np.float32] | None:
+        """What the sum of each map misses, (N, target); None for methods whose sums say nothing."""
+        values: NDArray[np.float32] | None = self._group["residual"][:] if "residual" in self._group else None
+        return values
+
+    def signals(self, rows: Sequence[int] | slice = slice(None)) -> NDArray[Any] | None:
+        """What its components are, (n, component, [channel,] *s), in the input's units; None where it has none."""
+        return self._take("signals", rows) if "signals" in self._group else None
 
     def range(self) -> NDArray[np.float32]:
         """Smallest and largest value of each map, (N, target, 2)."""
@@ -86,10 +104,7 @@ class Results:
         self.status: NDArray[np.uint8] = file["samples/status"][:]
         self.classes = tuple(_text(file["outputs/classes"])) if "outputs/classes" in file else None
         self.channels = tuple(_text(file["inputs/channels"])) if "inputs/channels" in file else None
-        scales = [(name, file[f"axes/{name}"]) for name in json.loads(file["axes"].attrs["names"])]
-        self.axes = tuple(
-            Axis(name, s.attrs["units"], float(s.attrs["step"]), float(s.attrs["start"])) for name, s in scales
-        )
+        self.axes = tuple(_axis(name, file[f"axes/{name}"]) for name in json.loads(file["axes"].attrs["names"]))
         self.input_shape = tuple(int(size) for size in file["inputs"].attrs["shape"])
         self.outputs: NDArray[np.float32] = file["outputs/scores"][:]
         self.final: str | None = file["outputs"].attrs["final"] or None
@@ -196,6 +211,12 @@ def _open(path: Path) -> h5py.File:
         file.close()
         raise RequestError(f"{path} is HDF5, but not a camsweep results file")
     return file
+
+
+def _axis(name: str, scale: h5py.Dataset) -> Axis:
+    if "step" not in scale.attrs:
+        return Axis(name, scale.attrs["units"], labels=tuple(_text(scale)))
+    return Axis(name, scale.attrs["units"], float(scale.attrs["step"]), float(scale.attrs["start"]))
 
 
 def _text(dataset: h5py.Dataset) -> list[str]:

@@ -80,6 +80,16 @@ class MapInfo:
     source: str
     concepts: int = 0
     """Number of concepts, where the map has an axis of them before the spatial ones."""
+    residual: bool = False
+    """Whether what its sum misses is stored."""
+    axes: tuple[Axis, ...] | None = None
+    """Of the spatial part of ``shape``, where they are not the input's or a layer's."""
+    signals: tuple[int, ...] | None = None
+    """Shape, for one sample, of what its components are: (component, [channel,] *s), in the input's units."""
+    domain: str = ""
+    """What its places are, where they are not the input's."""
+    layout: str = ""
+    """How it is drawn: "lines", "image" or "bars"; "" as the input."""
 
     @property
     def leading(self) -> str | None:
@@ -156,6 +166,8 @@ class Schema:
     """Set where the inputs are copied into the file."""
     concepts: dict[str, Concepts] = field(default_factory=dict)
     """Of the maps that have some, by name."""
+    mean: list[float] | None = None
+    """Of each channel over the dataset, where a method asked for it."""
     data: dict[str, Any] = field(default_factory=dict)
     """The job's data section, paths absolute: where the inputs came from."""
 
@@ -181,6 +193,10 @@ class Schema:
             columns.append(Column(f"{each.group}/range", real, (count, 2)))
             if self.dtype == "float16":
                 columns.append(Column(f"{each.group}/scale", "float32", (count,)))
+            if each.residual:
+                columns.append(Column(f"{each.group}/residual", real, (count,)))
+            if each.signals is not None:
+                columns.append(Column(f"{each.group}/signals", real, each.signals))
         if self.inputs_dtype:
             columns.append(Column("inputs/values", self.inputs_dtype, self.input_shape))
         return tuple(columns)

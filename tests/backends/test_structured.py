@@ -9,8 +9,8 @@ from torch import nn
 
 from camsweep.backends.torch import TorchBackend
 from camsweep.backends.torch.structured import first_tensor, named_tensors, replaced, selected
+from camsweep.core.backend import Tapping
 from camsweep.core.errors import RequestError
-from camsweep.core.trace import Tapping
 
 from ..support import Net, inputs
 

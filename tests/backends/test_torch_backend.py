@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from camsweep.backends.torch import TorchBackend
+from camsweep.core.backend import INPUT, Tapping
 from camsweep.core.errors import RequestError
 from camsweep.core.outputs import Outputs, Readout
 from camsweep.core.targets import Reading, parse_target, settle
-from camsweep.core.trace import INPUT, Tapping
 
 from ..support import Net, inputs, maps, traced
 

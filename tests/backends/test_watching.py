@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from camsweep.backends.torch import TorchBackend
+from camsweep.core.backend import Tapping
 from camsweep.core.errors import RequestError
 from camsweep.core.methods import parse_expression
 from camsweep.core.outputs import Readout
 from camsweep.core.targets import Reading, parse_target, settle
-from camsweep.core.trace import Tapping, Trace
+from camsweep.core.trace import Trace
 
 from ..support import inputs, maps, traced
 from .test_torch_backend import snapshot

@@ -290,7 +290,7 @@ ROWS = [
         job(data="transforms = [{ scale = 2.0, resize = 8 }]")),
     Row("a transform that raises", r"transform python .*steps\.py:halve fails: ZeroDivisionError",
         both(text("steps.py", "def halve(x):\n    return 1 / 0\n"), job(data='transforms = [{ python = "steps.py:halve" }]'))),
-    Row("a transform that is not there", r"steps\.py has no function 'hlave'\. Did you mean 'halve'\?",
+    Row("a transform that is not there", r"steps\.py has no 'hlave'\. Did you mean 'halve'\?",
         both(text("steps.py", "def halve(x):\n    return x\n"), job(data='transforms = [{ python = "steps.py:hlave" }]'))),
     Row("a transform whose file raises", r"steps\.py", both(text("steps.py", "1 / 0\n"), job(data='transforms = [{ python = "steps.py:f" }]'))),
     Row("every sample NaN", r"none of the samples can be read and is finite", arrays(x=np.full((10, 2, 17), np.nan, np.float32))),

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camsweep.core.domains import DOMAINS
 from camsweep.core.errors import RequestError
+from camsweep.core.keys import Baseline, Code, Count, Share
 from camsweep.core.methods import METHODS, parse_expression
 from camsweep.core.methods.registry import FACTORS
 
@@ -32,12 +34,37 @@ def expressions(draw):
     settings = {}
     for key, spec in method.keys.items():
         if draw(st.booleans()):
-            free = {int: [0, 3, 40], float: [0.5, 2.0, 1e-3], str: ["1", "1.2.3"]}
+            free = {
+                int: [0, 3, 40], float: [0.5, 2.0, 1e-3], str: ["1", "1.2.3"], Count: [1, 32], Share: [0.5, 1.0],
+                Baseline: ["zero", "blur", "0.5", "0.1/-0.2", "mean", "patient-7", "1e-20"], Code: [*DOMAINS],
+            }  # fmt: skip
             values = [True, False] if spec.kind is bool else list(spec.choices) or free[spec.kind]
             settings[key] = spec.show(draw(st.sampled_from(values)))
     text = method.name + (":" if settings else "") + ",".join(f"{k}={v}" for k, v in settings.items())
-    factors = draw(st.lists(st.sampled_from(sorted(FACTORS)), max_size=2)) if method.per_channel else []
-    return "+".join([text, *factors])
+    known = ["input", "sign", "sign=-0.5", "sign=mean", "sign=1/2e3", "input:domain=time"]
+    assert {each.partition("=")[0].partition(":")[0] for each in known} == set(FACTORS)
+    factors = draw(st.lists(st.sampled_from(known), max_size=2)) if method.per_channel else []
+    if settings.get("domain", "time") == "time":
+        return "+".join(
+            [
+                text,
+                *factors,
+                *draw(st.sampled_from([[], ["input:domain=stft,hop=4,length=8"]] if method.per_channel else [[]])),
+            ]
+        )
+    key = draw(st.sampled_from(["", *DOMAINS[settings["domain"]].keys]))
+    values = {
+        "bands": "eeg",
+        "window": "hann",
+        "wavelet": "db2",
+        "fit": "dataset",
+        "of": "mine.py:parts",
+        "floor": "0.01",
+        "per": "level",
+        "sided": "two",
+        "compat": "off",
+    }
+    return text + (f",{key}={values.get(key, '3')}" if key else "")
 
 
 @given(expressions())
@@ -76,4 +103,4 @@ def test_every_method_says_what_it_is():
         assert method.formula
         assert method.summary
         assert method.source or method.name in FACTORS
-        assert method.units
+        assert method.units or method.name in FACTORS  # a sign leaves a map its own

@@ -237,7 +237,84 @@ def dff(A, concepts, offset, **_):
     return shares
 
 
+def ig(x, derive, forward, target, o=0.0, steps=32, **_):
+    """By the same nodes, each gradient by differences of scores."""
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    total = np.zeros(x.shape)
+    for place, weight in zip(places, weights, strict=True):
+        total += weight / 2 * derive(forward, o + (place + 1) / 2 * (x - o))[target]
+    return (x - o) * total
+
+
+def noisy(x, derive, forward, target, stream, n=50, sd=0.2, **_):
+    """The gradient at each noisy input."""
+    width = sd * (x.max() - x.min())
+    return [
+        derive(forward, x + width * stream.standard_normal((1, *x.shape), np.float32)[0].astype(np.float64))[target]
+        for _ in range(n)
+    ]
+
+
+def smoothgrad(**known):
+    return np.mean(noisy(**known), 0)
+
+
+def smoothgrad2(**known):
+    return np.mean(np.square(noisy(**known)), 0)
+
+
+def vargrad(**known):
+    gradients = noisy(**known)
+    return np.mean(np.square(gradients - np.mean(gradients, 0)), 0)
+
+
+def occlusion(x, forward, target, fill=0.0, channels="joint", window=None, stride=None, **_):
+    grid = x.shape[1:]
+    window = window or [max(1, size // 8) for size in grid]
+    stride = stride or [max(1, size // 2) for size in window]
+    starts = [
+        [*range(0, size - length, step), size - length] for size, length, step in zip(grid, window, stride, strict=True)
+    ]
+    lost, covered = np.zeros(x.shape), np.zeros(x.shape)
+    for rows in [[c] for c in range(len(x))] if channels == "each" else [list(range(len(x)))]:
+        for corner in itertools.product(*starts):
+            without = x.copy()
+            box = tuple(slice(a, a + length) for a, length in zip(corner, window, strict=True))
+            for c in rows:
+                without[c, *box] = fill
+            for c in rows:
+                lost[c, *box] += forward(x)[target] - forward(without)[target]
+                covered[c, *box] += 1
+    return lost / covered if channels == "each" else (lost / covered)[0]
+
+
+def rise(x, forward, target, masks, n=4000, cells=7, p=0.5, **_):
+    """Each point of a mask between the 2^rank nodes around it."""
+    grid = x.shape[1:]
+    total = np.zeros(grid)
+    for _ in range(n):
+        nodes = masks.random((cells + 1,) * len(grid)) < p
+        shift = masks.random(len(grid))
+        mask = np.zeros(grid)
+        for place in np.ndindex(grid):
+            u = [i * cells / size + s for i, size, s in zip(place, grid, shift, strict=True)]
+            for corner in itertools.product((0, 1), repeat=len(grid)):
+                weight = math.prod(t - int(t) if up else 1 - (t - int(t)) for t, up in zip(u, corner, strict=True))
+                if weight:
+                    mask[place] += (
+                        weight * nodes[tuple(min(int(t) + up, cells) for t, up in zip(u, corner, strict=True))]
+                    )
+        total += forward(x * mask)[target] * mask
+    return total / (n * p)
+
+
 REFERENCES = {
+    "ig": ig,
+    "smoothgrad": smoothgrad,
+    "smoothgrad2": smoothgrad2,
+    "vargrad": vargrad,
+    "occlusion": occlusion,
+    "rise": rise,
     "gradcam": gradcam,
     "hirescam": hirescam,
     "gradcam-elementwise": gradcam_elementwise,

@@ -22,9 +22,19 @@ class FakeMap:
     signed: bool = False
     units: str = "logit"
     concepts: int = 0
+    axes: tuple[Axis, ...] | None = None
+    layout: str = ""
+    parts: NDArray[Any] | None = None
+
+    @property
+    def signals_shape(self) -> tuple[int, ...] | None:
+        return None if self.parts is None else self.parts.shape[1:]
 
     def read(self, rows: Sequence[int]) -> NDArray[Any]:
         return self.array[list(rows)]
+
+    def signals(self, rows: Sequence[int]) -> NDArray[Any] | None:
+        return None if self.parts is None else self.parts[list(rows)]
 
 
 @dataclass

@@ -23,7 +23,7 @@ def scene(values, channels=2, points=200, *, signed=False, signal=None):
 
 def test_axis_is_in_seconds():
     drawn = scene(np.arange(50))
-    ax = figure(drawn, strips(drawn), 140).axes[0]
+    ax = figure(TIME, drawn.scale, strips(drawn), 140).axes[0]
     np.testing.assert_allclose(ax.get_xlim(), (1.995, 3.995))
     np.testing.assert_allclose(ax.lines[0].get_xdata(), 2 + 0.01 * np.arange(200))
     below = axis_ruler(TIME, 200, WIDTH)

@@ -1,5 +1,7 @@
 """Results without a model: schemas of every kind, and rows that hold every kind of value."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from camsweep.core.data import Axis
@@ -30,6 +32,33 @@ def info(expression="gradcam", layer="layer4", shape=(9, 14), *, per_channel=Fal
         formula="relu(sum_k mean(G_k) A_k)",
         source="a paper",
     )
+
+
+LEVELS = Axis("level", "", labels=("A2 0-12.5 Hz", "größer ☃", "rest"))
+
+
+def own(expression, shape, axes, layout, *, per_channel=True, signals=None, **more):
+    """A map on axes of its own."""
+    made = info(expression, None, shape, per_channel=per_channel)
+    more = {"axes": axes, "layout": layout, "signals": signals, "domain": "fourier", "residual": True, **more}
+    return replace(made, **more)
+
+
+def of_a_signal(channels=2, points=40):
+    """One map of each layout, of signals (channel, time) of 100 Hz."""
+    time, hertz = Axis("time", "s", 0.01, 0.5), Axis("frequency", "Hz", 100 / points)
+    frames = Axis("time", "s", 0.04, 0.5)
+    components = Axis("component", "", labels=("1", "2", "rest"))
+    maps = [
+        own("spectrum", (channels, points // 2 + 1), (hertz,), "lines"),
+        own("cepstrum", (channels, points), (Axis("quefrency", "s", 0.01),), "lines"),
+        own("stft", (channels, 5, 11), (Axis("frequency", "Hz", 12.5), frames), "image"),
+        own("wavelet", (channels, 3, points), (LEVELS, time), "image"),
+        own("levels", (channels, 3), (LEVELS,), "bars"),
+        own("ica", (3,), (components,), "bars", per_channel=False, signals=(3, points)),
+        own("parts", (channels, 3), (components,), "bars", signals=(3, channels, points), residual=False),
+    ]
+    return {"shape": (channels, points), "axes": [time], "maps": maps}
 
 
 def provenance(**more):

@@ -1,0 +1,160 @@
+"""What a backend answers.
+
+It gives a `Session`, which sends batches forward, and for each a `Pass`: what the one forward gave, and what can be
+asked of it afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from .outputs import Outputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+INPUT = ""
+"""The tap that stands for the model's input."""
+Rule = Literal["plain", "guided", "deconv"]
+"""What a ReLU does to a gradient on its way back."""
+RULES: Mapping[str, Rule] = {"u": "guided", "d": "deconv"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One place in a model, as ``camsweep inspect`` shows it."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    """Of its output for one sample: (channel, *spatial), tokens brought to their grid."""
+    calls: int
+    rank: int
+    """Number of spatial axes of its output; 0 where it has none, or where they have shrunk to one point."""
+    grid: str = ""
+    """How tokens or channels-last values were brought to (channel, *spatial), "" where nothing was to do."""
+    doubt: str = ""
+    """Why its tokens could not be brought to a grid."""
+
+    @property
+    def tappable(self) -> bool:
+        """Whether a CAM can be taken here."""
+        return self.rank > 0 and self.calls == 1 and not self.doubt
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a model is made of, found by sending one sample through it."""
+
+    layers: tuple[Layer, ...]
+    """In the order in which they finish."""
+    outputs: int
+    places: tuple[int, ...]
+    """Spatial axes of its output, where it scores each place."""
+    detects: bool
+    """Whether it gives boxes."""
+    final: str | None
+    """The activation at the very end ("softmax", "sigmoid", ..) that targets step behind."""
+    auto: str | None
+    """The layer that ``auto`` means: the last one with spatial axes."""
+    parameters: int
+    keys: tuple[str, ...] = ("",)
+    """Of its outputs, where it gives several."""
+
+
+@dataclass(frozen=True)
+class Tapping:
+    """What of a forward is kept, and for which questions."""
+
+    layers: Sequence[str]
+    rank: int
+    """Number of spatial axes of the input."""
+    questions: frozenset[str]
+    """Letters of `core.methods.registry.QUESTIONS`."""
+
+    @property
+    def gradients(self) -> bool:
+        """Whether a graph is needed."""
+        return bool(self.questions & frozenset("GHgudb"))
+
+    @property
+    def inputs(self) -> bool:
+        """Whether gradients go down to the input."""
+        return bool(self.questions & frozenset("gudb"))
+
+
+class Pass(Protocol):
+    """What one forward of a batch gave."""
+
+    inputs: Tensor
+    raw: Tensor
+    """The output that is explained, as the model gives it, (batch, output, *places)."""
+    outputs: Outputs
+    """All outputs, that one behind its final softmax or sigmoid: what targets are taken from."""
+    activations: Mapping[str, Tensor]
+    biases: Mapping[str, Tensor]
+    """Of the operators that ran, to be multiplied with the gradient of the same name."""
+
+    def pullback(self, cotangents: Mapping[str, Tensor], *, rule: Rule = "plain") -> Mapping[str, Tensor]:
+        """Gradient of sum(cotangent * output) at every tapped layer and bias, and at `INPUT` if that is tapped.
+
+        By another rule than the plain one at `INPUT` only.
+        """
+        ...
+
+    def curved(self, total: Callable[[Outputs], Tensor]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Gradients of a function of the outputs as by `pullback`; its Hessian at each layer times the activation."""
+        ...
+
+    def tail(self, layer: str, activation: Tensor) -> Outputs:
+        """The outputs with another activation at the layer: only what lies behind it runs."""
+        ...
+
+
+class Session(Protocol):
+    """A model ready for batches."""
+
+    tapping: Tapping
+
+    def __call__(self, inputs: Tensor, extra: Mapping[str, Tensor] = ...) -> Pass:
+        """One forward of (batch, channel, *s), with what was to be kept. ``extra``: further inputs, by name."""
+        ...
+
+    def tensor(self, values: NDArray[Any]) -> Tensor:
+        """An array as the model takes it: on its device, floats in its type."""
+        ...
+
+    def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] = ...) -> Outputs:
+        """One forward for its outputs alone; ``rows`` says which sample of a batch each is."""
+        ...
+
+    def bare(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] = ...) -> Pass:
+        """One forward for its outputs and the gradients at the input."""
+        ...
+
+
+class Backend(Protocol):
+    """A loaded model in some framework. Nothing done to the model outlasts the context managers."""
+
+    name: str
+    device: str
+    answers: frozenset[str]
+    """The letters of `core.methods.registry.QUESTIONS` that it can answer."""
+    versions: Mapping[str, str]
+
+    def structure(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] = ...) -> Structure:
+        """Send one batch through and look; raises `RequestError` where the model cannot take it."""
+        ...
+
+    def tapped(self, tapping: Tapping) -> AbstractContextManager[Session]:
+        """The model, ready for batches."""
+        ...
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether a smaller batch may help."""
+        ...
