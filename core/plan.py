@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .backend import Backend, Structure, Tapping
-from .baselines import array
+from .checks import check_levels, check_ranks, check_sizes, settle_domains, settle_layer
 from .costs import passes
 from .data import Batch, Dataset
 from .domains import Domain, Space
@@ -22,12 +21,10 @@ from .errors import OutputError, RequestError, nearest
 from .job import Job, differences
 from .keys import show
 from .methods import Expression
-from .methods.perturbation import windows
 from .outputs import Readout, settled
 from .results import MapInfo, Parts, Provenance, Schema, stored_identity
 from .targets import Target
 from .user_code import function
-from .walks import nodes
 
 
 @dataclass(frozen=True)
@@ -178,13 +175,13 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             raise RequestError(f"{expression} compares classes; {odd} is none: write predicted, label or class:NAME")
     domains = settle_domains(expressions, Space(dataset.shape[0], tuple(dataset.shape[1:]), tuple(dataset.axes)))
     for expression in expressions:
-        _check_levels(expression, dataset)
-        _check_sizes(expression, dataset)
+        check_levels(expression, dataset)
+        check_sizes(expression, dataset)
     needs_layer = any(expression.layered for expression in expressions)
     layers = tuple(dict.fromkeys(settle_layer(name, structure) for name in explain.layers)) if needs_layer else ()
     maps = [Cross(expression, each) for expression in expressions for each in _layers_of(expression, layers)]
     for cross in maps:
-        _check_ranks(cross, structure, len(dataset.shape) - 1)
+        check_ranks(cross.expression, cross.layers, structure, len(dataset.shape) - 1)
     resolution = job.output.resolution
     schema = Schema(
         ids=list(dataset.ids),
@@ -218,63 +215,11 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
     return Plan(job, dataset, structure, readout, targets, maps, schema, domains)
 
 
-def settle_domains(expressions: list[Expression], space: Space) -> dict[str, Domain]:
-    """The domains that expressions ask for, on samples of a kind; `RequestError` where one does not fit them."""
-    found: dict[str, Domain] = {}
-    for expression in expressions:
-        for term in expression.terms:
-            if "T" in term.method.asks and str(term.domain) not in found:
-                found[str(term.domain)] = term.domain.on(space) if term.domain else Domain(space)
-        if expression.factors and not found.get(str(expression.place), Domain(space)).linear:
-            raise RequestError(f"{expression}: {expression.place} is not linear, only ig can be taken in it")
-    return found
-
-
-def _check_sizes(expression: Expression, dataset: Dataset) -> None:
-    """`RequestError` where numbers that are right by themselves do not go together."""
-    settings = expression.settings
-    if "rule" in settings:
-        nodes(settings["rule"], settings["steps"])
-    if "stride" in settings:
-        windows(dataset.shape[1:], settings["window"], settings["stride"])
-    if any(level == "blur" for level in expression.levels) and find_spec("scipy") is None:
-        raise RequestError(f"{expression} needs SciPy: pip install 'camsweep[domains]'")
-
-
-def _check_levels(expression: Expression, dataset: Dataset) -> None:
-    """`RequestError` where a baseline or threshold does not fit the data."""
-    for level in expression.levels:
-        if level.file is not None:
-            array(level, dataset.shape)
-        elif level.numbers and len(level.numbers) not in (1, dataset.shape[0]):
-            raise RequestError(
-                f"{expression}: {len(level.numbers)} numbers given, expected one, or one for each of the "
-                f"{dataset.shape[0]} channels"
-            )
-        elif level.sample is not None and level.sample not in dataset.ids:
-            raise RequestError(
-                f"{expression}: {level.sample} is neither {', '.join(level.words)} nor a sample. "
-                f"{nearest(level.sample, [*level.words, *dataset.ids])}"
-            )
-
-
 def _explained(targets: list[Target], readout: Readout) -> str:
     """Which score is explained, in words; by target where they differ."""
     said = {str(target): target.explains(readout) for target in targets}
     kinds = list(dict.fromkeys(said.values()))
     return kinds[0] if len(kinds) == 1 else "; ".join(f"{name}: {text}" for name, text in said.items())
-
-
-def _check_ranks(cross: Cross, structure: Structure, rank: int) -> None:
-    """`RequestError` for a layer of another rank where its maps must lie on the input (a picture made of a signal)."""
-    if not (cross.expression.asks & set("Su") or cross.expression.fused):
-        return
-    for layer in structure.layers:
-        if layer.name in cross.layers and layer.rank != rank:
-            raise RequestError(
-                f"{cross.expression} brings a layer's maps to the input's {rank} spatial axes; {layer.name!r} has "
-                f"{layer.rank}: choose another layer"
-            )
 
 
 def _layers_of(expression: Expression, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -286,30 +231,6 @@ def _layers_of(expression: Expression, layers: tuple[str, ...]) -> list[tuple[st
     if len(layers) < 2:
         raise RequestError(f"{expression} fuses layers, and there is one: repeat --layer")
     return [layers]
-
-
-def settle_layer(name: str, structure: Structure) -> str:
-    """The layer that ``name`` means; `RequestError` where no CAM can be taken there."""
-    known = {layer.name: layer for layer in structure.layers}
-    if name == "auto":
-        if structure.auto is None:
-            raise RequestError(
-                "layer auto: no layer keeps the input's spatial axes; `camsweep inspect` lists the layers"
-            )
-        return structure.auto
-    if name not in known:
-        raise RequestError(
-            f"no layer {name!r} runs in the model. {nearest(name, known)} `camsweep inspect` lists them."
-        )
-    layer = known[name]
-    if layer.doubt:
-        raise RequestError(f"layer {name!r}: {layer.doubt}")
-    if layer.calls > 1:
-        raise RequestError(f"layer {name!r} runs {layer.calls} times in a forward; choose one that runs once")
-    if not layer.tappable:
-        last = f"; the last layer with them is {structure.auto!r}" if structure.auto else ""
-        raise RequestError(f"layer {name!r} has no spatial axes, its output is {layer.shape}{last}")
-    return name
 
 
 def example(dataset: Dataset) -> Batch:

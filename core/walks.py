@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .backend import INPUT
 from .errors import RequestError
 from .grid import resize
 from .outputs import Outputs
@@ -53,7 +54,7 @@ class Walker:
         rows, extra = self._rows(versions)
         run = self.session.bare(versions.flatten(0, 1), rows, extra)
         for target in self.targets:
-            yield run.pullback(target.cotangents(run.outputs))[""].reshape(versions.shape)
+            yield run.pullback(target.cotangents(run.outputs))[INPUT].reshape(versions.shape)
 
     def outputs(self, versions: Tensor) -> Outputs:
         """What the model gives for them."""

@@ -10,11 +10,11 @@ from torch import nn
 
 from camsweep.backends.torch import TorchBackend
 from camsweep.core.backend import Tapping
+from camsweep.core.checks import settle_domains
 from camsweep.core.data.axes import Axis
 from camsweep.core.domains import Space
 from camsweep.core.methods import parse_expression
 from camsweep.core.outputs import Readout, settled
-from camsweep.core.plan import settle_domains
 from camsweep.core.targets import Reading, parse_target, settle
 from camsweep.core.trace import Circumstances, Trace
 

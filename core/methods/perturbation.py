@@ -141,6 +141,7 @@ def rise(
     n: Count = Count(4000),
     cells: Count = Count(7),
     p: Share = Share(0.5),
+    centred: bool = False,
     fill: Baseline = Baseline("zero"),
     blur: float = 0.1,
 ) -> Tensor:
@@ -148,10 +149,14 @@ def rise(
 
     ``n`` masks, each a grid of ``cells`` for each axis, on with probability ``p``, enlarged linearly and shifted by a
     random part of a cell; they are those of the run's seed, the same for every sample. ``fill`` is seen where a mask is
-    0. The score is that of the target, a logit unless another is asked for (the paper's is a probability).
+    0. The score is that of the target, a logit unless another is asked for (the paper's is a probability). The map lies
+    around the mean score of all masks; ``centred=on`` takes that off each score first, and the noise that goes with it.
     """
-    total: Tensor | float = 0.0
+    total, seen, mean = x.new_zeros(()), x.new_zeros(()), x.new_zeros(())
     for M in f.masks(n, cells, p):
-        scores = f(o + M[:, None, None] * (x - o))
-        total = total + (scores.mT @ M.flatten(1)).reshape(*scores.mT.shape[:2], *x.shape[2:])
-    return total / (n * p)  # type: ignore[return-value]
+        scores = f(o + M[:, None, None] * (x - o)).mT
+        total = total + (scores @ M.flatten(1)).reshape(*scores.shape[:2], *x.shape[2:])
+        seen, mean = seen + M.sum(0), mean + scores.sum(2) / n
+    if centred:
+        total = total - mean.reshape(*mean.shape, *[1] * (x.ndim - 2)) * seen
+    return total / (n * p)

@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from camsweep.core.checks import settle_domains
 from camsweep.core.domains import Space
 from camsweep.core.errors import CamsweepError
 from camsweep.core.methods import parse_expression
-from camsweep.core.plan import settle_domains
 from camsweep.core.trace import Trace
 from camsweep.tests.benchmarks.peers import Run, race
 from camsweep.tests.support import AXES, CONV, traced

@@ -288,10 +288,10 @@ def occlusion(x, forward, target, fill=0.0, channels="joint", window=None, strid
     return lost / covered if channels == "each" else (lost / covered)[0]
 
 
-def rise(x, forward, target, masks, n=4000, cells=7, p=0.5, **_):
+def rise(x, forward, target, masks, n=4000, cells=7, p=0.5, centred=False, **_):
     """Each point of a mask between the 2^rank nodes around it."""
     grid = x.shape[1:]
-    total = np.zeros(grid)
+    drawn, scores = [], []
     for _ in range(n):
         nodes = masks.random((cells + 1,) * len(grid)) < p
         shift = masks.random(len(grid))
@@ -304,8 +304,10 @@ def rise(x, forward, target, masks, n=4000, cells=7, p=0.5, **_):
                     mask[place] += (
                         weight * nodes[tuple(min(int(t) + up, cells) for t, up in zip(u, corner, strict=True))]
                     )
-        total += forward(x * mask)[target] * mask
-    return total / (n * p)
+        drawn.append(mask)
+        scores.append(forward(x * mask)[target])
+    less = np.mean(scores) if centred else 0.0
+    return sum((score - less) * mask for score, mask in zip(scores, drawn, strict=True)) / (n * p)
 
 
 REFERENCES = {

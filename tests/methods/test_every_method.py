@@ -33,7 +33,7 @@ VARIANTS = {
     "ig": [("steps=5,baseline=0.3", {"steps": 5, "o": 0.3})],
     "smoothgrad": [("n=3,sd=0.05", {"n": 3, "sd": 0.05})],
     "occlusion": [("channels=each,fill=-0.5", {"channels": "each", "fill": -0.5})],
-    "rise": [("cells=3,p=0.25", {"n": 20, "cells": 3, "p": 0.25})],
+    "rise": [("cells=3,p=0.25", {"n": 20, "cells": 3, "p": 0.25}), ("centred=on", {"n": 20, "centred": True})],
 }  # fmt: skip
 """Settings other than the defaults, as the grammar and as the references have them."""
 FEWER = {"rise": "n=20", "smoothgrad": "n=4", "smoothgrad2": "n=4", "vargrad": "n=4"}

@@ -1,0 +1,91 @@
+"""Whether what is asked for fits the data and the model; what is found here is told before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from .backend import Structure
+from .baselines import array
+from .data import Dataset
+from .domains import Domain, Space
+from .errors import RequestError, nearest
+from .methods import Expression
+from .methods.perturbation import windows
+from .walks import nodes
+
+
+def settle_domains(expressions: list[Expression], space: Space) -> dict[str, Domain]:
+    """The domains that expressions ask for, on samples of a kind; `RequestError` where one does not fit them."""
+    found: dict[str, Domain] = {}
+    for expression in expressions:
+        for term in expression.terms:
+            if "T" in term.method.asks and str(term.domain) not in found:
+                found[str(term.domain)] = term.domain.on(space) if term.domain else Domain(space)
+        if expression.factors and not found.get(str(expression.place), Domain(space)).linear:
+            raise RequestError(f"{expression}: {expression.place} is not linear, only ig can be taken in it")
+    return found
+
+
+def check_sizes(expression: Expression, dataset: Dataset) -> None:
+    """`RequestError` where numbers that are right by themselves do not go together."""
+    settings = expression.settings
+    if "rule" in settings:
+        nodes(settings["rule"], settings["steps"])
+    if "stride" in settings:
+        windows(dataset.shape[1:], settings["window"], settings["stride"])
+    if any(level == "blur" for level in expression.levels) and find_spec("scipy") is None:
+        raise RequestError(f"{expression} needs SciPy: pip install 'camsweep[domains]'")
+
+
+def check_levels(expression: Expression, dataset: Dataset) -> None:
+    """`RequestError` where a baseline or threshold does not fit the data."""
+    for level in expression.levels:
+        if level.file is not None:
+            array(level, dataset.shape)
+        elif level.numbers and len(level.numbers) not in (1, dataset.shape[0]):
+            raise RequestError(
+                f"{expression}: {len(level.numbers)} numbers given, expected one, or one for each of the "
+                f"{dataset.shape[0]} channels"
+            )
+        elif level.sample is not None and level.sample not in dataset.ids:
+            raise RequestError(
+                f"{expression}: {level.sample} is neither {', '.join(level.words)} nor a sample. "
+                f"{nearest(level.sample, [*level.words, *dataset.ids])}"
+            )
+
+
+def check_ranks(expression: Expression, layers: Sequence[str], structure: Structure, rank: int) -> None:
+    """`RequestError` for a layer of another rank where its maps must lie on the input (a picture made of a signal)."""
+    if not (expression.asks & set("Su") or expression.fused):
+        return
+    for layer in structure.layers:
+        if layer.name in layers and layer.rank != rank:
+            raise RequestError(
+                f"{expression} brings a layer's maps to the input's {rank} spatial axes; {layer.name!r} has "
+                f"{layer.rank}: choose another layer"
+            )
+
+
+def settle_layer(name: str, structure: Structure) -> str:
+    """The layer that ``name`` means; `RequestError` where no CAM can be taken there."""
+    known = {layer.name: layer for layer in structure.layers}
+    if name == "auto":
+        if structure.auto is None:
+            raise RequestError(
+                "layer auto: no layer keeps the input's spatial axes; `camsweep inspect` lists the layers"
+            )
+        return structure.auto
+    if name not in known:
+        raise RequestError(
+            f"no layer {name!r} runs in the model. {nearest(name, known)} `camsweep inspect` lists them."
+        )
+    layer = known[name]
+    if layer.doubt:
+        raise RequestError(f"layer {name!r}: {layer.doubt}")
+    if layer.calls > 1:
+        raise RequestError(f"layer {name!r} runs {layer.calls} times in a forward; choose one that runs once")
+    if not layer.tappable:
+        last = f"; the last layer with them is {structure.auto!r}" if structure.auto else ""
+        raise RequestError(f"layer {name!r} has no spatial axes, its output is {layer.shape}{last}")
+    return name
