@@ -1,0 +1,1 @@
+"""Relevance by operator interception."""

@@ -1,0 +1,207 @@
+"""Relevance by operator interception: a layer worked out by hand, recorded nets, conservation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from camsweep.backends.torch.relevance.interception import Relevances
+from camsweep.core.relevance import rules
+
+RECORDED = dict(np.load(Path(__file__).parents[1] / "oracles" / "lrp.npz"))
+
+
+class ByHand:
+    weight = torch.tensor([[1.0, -2, 3], [-1, 0.5, 2]], dtype=torch.float64)
+    bias = torch.tensor([0.5, -1], dtype=torch.float64)
+
+    def run(self, x, weight):
+        return x @ weight.T
+
+    def pull(self, s, weight):
+        return s @ weight
+
+
+def rule(text):
+    """What an expression's rule stands for."""
+    name, _, value = text.partition("=")
+    match name:
+        case "z":
+            return rules.epsilon
+        case "eps":
+            size = rules.deviations(float(value[:-3])) if value.endswith("std") else lambda _: float(value)
+            return lambda op, x, z, R: rules.epsilon(op, x, z, R, size(x))
+        case "a1b0" | "a2b1":
+            return lambda op, x, z, R: rules.alphabeta(op, x, z, R, float(name[1]), float(name[3]))
+        case "gamma":
+            return lambda op, x, z, R: rules.gamma(op, x, z, R, float(value))
+        case "flat":
+            return rules.flat
+        case "w2" | "w2nb":
+            return lambda op, x, z, R: rules.wsquare(op, x, z, R, bias=name == "w2")
+        case "zbox":
+            low, high = (torch.tensor(float(each), dtype=torch.float64) for each in value.split(":"))
+            return lambda op, x, z, R: rules.zbox(op, x, z, R, low, high)
+        case "sign":
+            mu, _, std = value.partition(",eps=")
+            size = rules.deviations(float(std[:-3])) if std else lambda _: 0.0
+            return lambda op, x, z, R: rules.sign(op, x, z, R, float(mu), size(x))
+    raise ValueError(text)
+
+
+def composite(text):
+    if text in ("A", "B"):
+        conv, dense = rule("a1b0" if text == "A" else "a2b1"), rule("eps=0.1")
+        return lambda op: conv if op.kind == "conv" else dense
+    return lambda _: rule(text)
+
+
+def recorded(module, x):
+    """A forward, frozen and recorded: input, mode, outputs."""
+    x = x.clone().requires_grad_()
+    module.requires_grad_(False)
+    with Relevances(x, {}) as mode:
+        y = module(x)
+    return x, mode, y
+
+
+def relevance(forward, text):
+    """The map of an expression, the start being the logit of the predicted class."""
+    x, mode, y = forward
+    base, _, first = text.partition("@")
+    chosen = y.argmax(1, keepdim=True)
+    start = torch.zeros_like(y).scatter(1, chosen, y.detach().gather(1, chosen))
+    with mode.following(composite(base)):
+        found = torch.autograd.grad(
+            y, [*(entry.z for entry in mode.entries), x], start, retain_graph=True, materialize_grads=True
+        )
+        total = found[-1]
+        for entry, R in zip(mode.entries, found, strict=False):
+            at = (rule(first) if first else composite(base)(entry.op))(entry.op, entry.x.detach(), entry.z.detach(), R)
+            total = total + (at if entry.x is x else torch.autograd.grad(entry.x, x, at, retain_graph=True)[0])
+    return total
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("z", [0.484848, 0.060606, 1.878788]),
+        ("eps=1", [0.346154, 0.115385, 1.461538]),
+        ("eps=0.25std", [0.431837, 0.084354, 1.723991]),
+        ("a1b0", [0.666667, 2, 0]),
+        ("a2b1", [0.833333, 3.428571, -1.428571]),
+        ("gamma=0.25", [0.487069, 0.189655, 1.767241]),
+        ("zbox=-2:3", [1.041667, 0.916667, 1.041667]),
+        ("w2", [0.390175, 0.360702, 1.911579]),
+        ("w2nb", [0.452381, 0.380952, 2.166667]),
+        ("flat", [1, 1, 1]),
+        ("sign=0", [0.484848, 0.030303, 1.878788]),
+        ("sign=1.5", [-0.484848, 0.030303, 1.878788]),
+        ("sign=-1", [0.484848, 0.030303, -1.878788]),
+        ("sign=0,eps=0.25std", [0.431837, 0.042177, 1.723991]),
+    ],
+)
+def test_a_layer_worked_out_by_hand(text, expected):
+    op, x, R = (
+        ByHand(),
+        torch.tensor([[1.0, 2, -1]], dtype=torch.float64),
+        torch.tensor([[1.0, 2]], dtype=torch.float64),
+    )
+    found = rule(text)(op, x, op.run(x, op.weight) + op.bias, R)
+    assert found.numpy() == pytest.approx(np.array([expected]), abs=5e-7)
+
+
+def wave(shape, a, b=0.3, scale=1.0):
+    k = torch.arange(int(np.prod(shape)), dtype=torch.float64)
+    return (torch.sin(k * a + b) * scale).reshape(shape)
+
+
+def net(rank, bias):
+    """The nets of the recorded maps: every parameter a sine."""
+    two = [nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AvgPool2d(2),
+           nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)]  # fmt: skip
+    one = [nn.Conv1d(2, 4, 5, stride=2, padding=2), nn.ReLU(), nn.Conv1d(4, 3, 3, dilation=2), nn.ReLU(), nn.Flatten(),
+           nn.Linear(12, 3)]  # fmt: skip
+    module = nn.Sequential(*(one if rank == "1d" else two)).double().eval()
+    for i, layer in enumerate(layer for layer in module if hasattr(layer, "weight")):
+        layer.weight.data = wave(layer.weight.shape, 2.3 + 0.31 * i, 0.7, 2.0 / np.sqrt(layer.weight[0].numel()))
+        layer.bias.data = wave(layer.bias.shape, 2.1 + 0.3 * i, 0.2, 0.3) if bias else torch.zeros_like(layer.bias)
+    return module, wave((2, 2, 16), 0.61, 0.4) if rank == "1d" else wave((2, 2, 8, 8), 0.37, 0.1)
+
+
+@pytest.mark.parametrize("rank", ["1d", "2d"])
+@pytest.mark.parametrize("bias", ["bias", "nobias"])
+def test_recorded_maps(rank, bias, monkeypatch):
+    def absolute(z, size=0.0):
+        """They were made with 1e-12 in every denominator, which this net, with sums near 0, shows."""
+        size = torch.as_tensor(size, dtype=z.dtype).clamp(min=1e-12).expand(len(z)).reshape(-1, *[1] * (z.ndim - 1))
+        return z + size.where(z >= 0, -size)
+
+    monkeypatch.setattr(rules, "stabilised", absolute)
+    monkeypatch.setattr("camsweep.backends.torch.relevance.interception.stabilised", absolute)
+    forward = recorded(*net(rank, bias == "bias"))
+    names = [name for name in RECORDED if name.startswith(f"{rank}/{bias}/")]
+    assert len(names) == 40
+    for name in names:
+        found, expected = relevance(forward, name.split("/", 2)[2]).numpy(), RECORDED[name]
+        assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max(), name
+    assert not forward[1].unruled
+
+
+class Everything(nn.Module):
+    """Functional and in-place activations, residual sums, one layer used twice, a gate, a norm, resampling."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.again = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.down = nn.Conv2d(4, 4, 3, stride=2, groups=2, bias=False)
+        self.up = nn.ConvTranspose2d(4, 4, 3, stride=2, output_padding=1, bias=False)
+        self.norm = nn.GroupNorm(2, 4, affine=False)
+        self.gate = nn.Linear(4, 4, bias=False)
+        self.head = nn.Linear(8, 3, bias=False)
+
+    def forward(self, x):
+        h = F.gelu(self.stem(x))
+        h = h + F.relu(self.again(h))
+        h += F.silu(self.again(h))
+        h = self.norm(h)
+        h = self.up(F.leaky_relu(self.down(h), 0.2, inplace=True))
+        h = F.interpolate(h, scale_factor=2, mode="bilinear")
+        h = h * torch.sigmoid(self.gate(h.mean((2, 3))))[:, :, None, None]
+        h = torch.cat([h, h.relu_()], 1)
+        return self.head(F.max_pool2d(h, 2).mean((2, 3)))
+
+
+def test_relevance_is_conserved_through_whatever_runs():
+    torch.manual_seed(0)
+    forward = recorded(Everything().double().eval(), torch.randn(3, 2, 8, 8, dtype=torch.float64))
+    score = forward[2].detach().amax(1)
+    for text in ("z", "z@flat", "z@w2", "z@zbox=-4:4"):
+        assert relevance(forward, text).flatten(1).sum(1).numpy() == pytest.approx(score.numpy(), rel=1e-9)
+    assert not forward[1].unruled
+
+
+def test_with_relus_lrp_z_is_the_input_times_the_gradient_with_biases_too():
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.BatchNorm1d(2), nn.Conv1d(2, 5, 3, stride=2), nn.ReLU(inplace=True), nn.MaxPool1d(2),
+                           nn.Conv1d(5, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)).double()  # fmt: skip
+    x = torch.randn(4, 2, 23, dtype=torch.float64)
+    module.train()(x)  # moves the running statistics
+    module.eval()
+    found = relevance(recorded(module, x), "z")
+    leaf = x.clone().requires_grad_()
+    [gradient] = torch.autograd.grad(module(leaf).amax(1).sum(), leaf)
+    assert torch.allclose(found, x * gradient, rtol=1e-8, atol=1e-12)
+
+
+def test_an_operator_without_a_rule_is_named():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.erf(F.linear(x, torch.ones(3, 4, dtype=x.dtype)))
+
+    _, mode, _ = recorded(Odd(), torch.ones(2, 4, dtype=torch.float64))
+    assert mode.unruled == {"erf": 1}
