@@ -34,6 +34,7 @@ bench: $(VENV)/.test ## Measure: overhead over the bare forward, start-up, and t
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/peers.py
+	$(BIN)/python tests/benchmarks/paths.py
 
 check: $(VENV)/.test ## Lint, format and types
 	$(BIN)/ruff check .

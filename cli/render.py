@@ -22,6 +22,10 @@ def render(
     sample: Annotated[
         list[str] | None, typer.Option("--sample", help="Only the sample with this id. Repeatable.")
     ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|INDEX", help="Only this channel of a signal; numbers from 0. Repeatable."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
     norm: Annotated[
         Literal["sample", "run"], typer.Option(help="A colour scale for each sample, or one for all.")
@@ -34,14 +38,15 @@ def render(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Draw maps: signals and images as PNG, video and volumes as GIF. Pictures that are there are kept.
+    """Draw maps. Signals and images are PNG, as are spectra, spectrograms, levels and bars; video and volumes are GIF.
+    Pictures that are there are kept.
 
     Example: camsweep render run.h5 --limit 20
     """
     folder = out or beside(results)
     pictures = draw(
-        results, folder, maps=map, samples=sample, limit=limit, norm=norm, frames=frames, slices=slices,
-        overwrite=overwrite, quiet=quiet,
+        results, folder, maps=map, samples=sample, channels=channel, limit=limit, norm=norm, frames=frames,
+        slices=slices, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     lines = [
         f"{pictures['folder']}: {pictures['files']} pictures",
@@ -61,6 +66,7 @@ def draw(
     *,
     maps: list[str] | None = None,
     samples: list[str] | None = None,
+    channels: list[str] | None = None,
     limit: int | None = None,
     norm: Literal["sample", "run"] = "sample",
     frames: bool = False,
@@ -83,6 +89,8 @@ def draw(
                 if name not in places:
                     raise RequestError(f"no sample {name!r} in {results}. {nearest(name, places)}")
             rows = [places[name] for name in samples]
+        named = file.channels or ()
+        chosen = [int(c) if c.isdecimal() and c not in named else c for c in channels] if channels else None
 
         def told(done: int, total: int) -> None:
             if progress.total != total:
@@ -90,7 +98,7 @@ def draw(
             progress.advance(done - progress.done)
 
         drawn = render_results(
-            file, folder, maps=maps, rows=rows, limit=limit, norm=norm, frames=frames, slices=slices,
+            file, folder, maps=maps, rows=rows, channels=chosen, limit=limit, norm=norm, frames=frames, slices=slices,
             overwrite=overwrite, progress=told,
         )  # fmt: skip
     return {"folder": str(folder), "files": len(drawn.files), "skipped": [list(pair) for pair in drawn.skipped]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import RequestError
@@ -51,9 +52,14 @@ def array(wanted: Threshold, shape: Sequence[int]) -> NDArray[np.float32]:
     import numpy as np
 
     try:
-        found = np.load(str(wanted), allow_pickle=False).astype(np.float32)
+        with Path(wanted).open("rb") as file:
+            found = np.lib.format.read_array(file, allow_pickle=False)
+        if found.dtype.kind not in "fiub":
+            raise ValueError(f"its type is {found.dtype}")
+        if not np.isfinite(found).all():
+            raise ValueError("not all its values are finite (NaN or infinity)")
         if found.ndim == 1 and len(found) == shape[0]:
             found = found.reshape(-1, *[1] * (len(shape) - 1))
-        return np.broadcast_to(found, tuple(shape))
-    except (OSError, ValueError, AttributeError) as error:
+        return np.broadcast_to(found, tuple(shape)).astype(np.float32)
+    except (OSError, ValueError, EOFError) as error:
         raise RequestError(f"{wanted.show()} is no array for inputs of {tuple(shape)}: {error}") from None

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from .backend import Structure
 from .baselines import array
 from .data import Dataset
-from .domains import Domain, Space
+from .domains import Domain, Space, key_of
 from .errors import RequestError, nearest
 from .methods import Expression
 from .methods.perturbation import windows
@@ -20,9 +20,9 @@ def settle_domains(expressions: list[Expression], space: Space) -> dict[str, Dom
     found: dict[str, Domain] = {}
     for expression in expressions:
         for term in expression.terms:
-            if "T" in term.method.asks and str(term.domain) not in found:
-                found[str(term.domain)] = term.domain.on(space) if term.domain else Domain(space)
-        if expression.factors and not found.get(str(expression.place), Domain(space)).linear:
+            if "T" in term.method.asks and key_of(term.domain) not in found:
+                found[key_of(term.domain)] = term.domain.on(space) if term.domain else Domain(space)
+        if expression.factors and not found.get(key_of(expression.place), Domain(space)).linear:
             raise RequestError(f"{expression}: {expression.place} is not linear, only ig can be taken in it")
     return found
 
@@ -53,6 +53,10 @@ def check_levels(expression: Expression, dataset: Dataset) -> None:
                 f"{expression}: {level.sample} is neither {', '.join(level.words)} nor a sample. "
                 f"{nearest(level.sample, [*level.words, *dataset.ids])}"
             )
+        elif level.sample is not None:
+            batch = dataset.read([list(dataset.ids).index(level.sample)])
+            for reason in (*batch.failed.values(), *batch.nonfinite.values()):
+                raise RequestError(f"{expression}: sample {level.sample} cannot be a baseline: {reason}")
 
 
 def check_ranks(expression: Expression, layers: Sequence[str], structure: Structure, rank: int) -> None:

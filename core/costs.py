@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .backend import RULES
+from .domains import key_of
 from .methods.perturbation import windows
 from .trace import GAINS, TOGETHER, mirrors
 
@@ -68,7 +69,8 @@ def _walks(plan: Plan, maps: list[Cross]) -> tuple[list[int], list[int]]:
         expression, settings = cross.expression, cross.expression.settings
         if "p" in expression.asks:
             start = (str(settings["baseline"]), settings["blur"])
-            curved = "" if plan.domains[str(expression.domain)].linear else str(expression.domain)
+            key = key_of(expression.domain)
+            curved = "" if plan.domains[key].linear else key
             walks[(*start, settings["rule"], settings["steps"], curved)] = settings["steps"]
             versions[start] = 1  # for the residual
         if "N" in expression.asks:

@@ -33,8 +33,8 @@ def with_fits(plan: Plan, backend: Backend) -> Schema:
     if any(level == "mean" for expression in plan.expressions for level in expression.levels):
         schema = replace(schema, mean=mean(plan.dataset))
     concepts = dict(schema.concepts)
-    for name, domain in plan.domains.items():
-        if isinstance(domain, Components) and domain.fitted_to_data:
+    for name, domain in plan.fitted_domains.items():
+        if isinstance(domain, Components):
             mixing, offset = independent(_points(plan.dataset), domain.count, (plan.job.explain.seed,))
             concepts[name] = Concepts(mixing.T.tolist(), offset.tolist(), [])
     return replace(schema, concepts=concepts)

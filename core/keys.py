@@ -95,6 +95,8 @@ class Threshold(Text):
         found = super().parse(text)
         if found in cls.words or found.endswith(".npy"):
             return found
+        if re.match(r"-?0[0-9]", found):  # 000007 is a name
+            raise ValueError(text)
         numbers = [float(part) for part in found.split(NUMBERS)]
         if not all(map(math.isfinite, numbers)):
             raise ValueError(text)
@@ -104,7 +106,7 @@ class Threshold(Text):
     def numbers(self) -> tuple[float, ...]:
         """One, or one for each channel; empty where it is none."""
         try:
-            found = tuple(map(float, self.split(NUMBERS)))
+            found = () if re.match(r"-?0[0-9]", self) else tuple(map(float, self.split(NUMBERS)))
         except ValueError:
             return ()
         return found if all(map(math.isfinite, found)) else ()

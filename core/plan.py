@@ -16,7 +16,7 @@ from .backend import Backend, Structure, Tapping
 from .checks import check_levels, check_ranks, check_sizes, settle_domains, settle_layer
 from .costs import passes
 from .data import Batch, Dataset
-from .domains import Domain, Space
+from .domains import Domain, Space, key_of
 from .errors import OutputError, RequestError, nearest
 from .job import Job, differences
 from .keys import show
@@ -52,7 +52,7 @@ class Plan:
     maps: list[Cross]
     schema: Schema
     domains: Mapping[str, Domain]
-    """By the text of their choice."""
+    """By `key_of` their choice."""
 
     @property
     def layers(self) -> list[str]:
@@ -69,6 +69,12 @@ class Plan:
     def expressions(self) -> list[Expression]:
         """Of the maps, each once."""
         return list({str(cross.expression): cross.expression for cross in self.maps}.values())
+
+    @property
+    def fitted_domains(self) -> dict[str, Domain]:
+        """Those that are fitted to the dataset, by the text of their choice."""
+        choices = [term.domain for expression in self.expressions for term in expression.terms if term.domain]
+        return {str(each): found for each in choices if (found := self.domains[each.key]).fitted_to_data}
 
     @property
     def references(self) -> dict[str, int]:
@@ -280,7 +286,7 @@ def _describe(
 ) -> MapInfo:
     expression, method = cross.expression, cross.expression.method
     concepts = int(expression.settings["k"]) if method.concepts else 0
-    place = domains[str(expression.place)] if expression.place else None
+    place = domains[key_of(expression.place)] if expression.place else None
     if place is not None:
         shape = place.shape
     elif not expression.per_channel:

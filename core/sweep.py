@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from .backend import Backend, Session
 from .baselines import array
 from .data import Batch, Dataset
-from .domains import Domain
-from .domains.components import Components
 from .errors import CamsweepError, RequestError, Stopped
 from .grid import resize
 from .outputs import Outputs, Readout
@@ -106,7 +104,11 @@ class Explainer:
         }
 
         self.levels = dict(self._levels())
-        self.domains = {name: self._given(name, domain) for name, domain in plan.domains.items()}
+        self.domains = dict(plan.domains)
+        for name, domain in plan.fitted_domains.items():
+            fit = plan.schema.concepts[name]
+            key = next(key for key, each in plan.domains.items() if each is domain)
+            self.domains[key] = domain.given(np.array(fit.vectors).T, np.array(fit.offset))
 
     def _levels(self) -> Iterator[tuple[str, Tensor]]:
         """What the methods hold inputs against, (channel, *s), where it is not the sample's own."""
@@ -121,13 +123,6 @@ class Explainer:
             elif level.sample is not None:
                 row = list(plan.dataset.ids).index(level.sample)
                 yield level, self.session.tensor(self._sample(row, f"baseline {level}").values[0])
-
-    def _given(self, name: str, domain: Domain) -> Domain:
-        """A domain, with what was fitted to the dataset for it."""
-        if not isinstance(domain, Components) or not domain.fitted_to_data:
-            return domain
-        found = self.plan.schema.concepts[name]
-        return domain.given(np.array(found.vectors).T, np.array(found.offset))
 
     def _sample(self, row: int, what: str) -> Batch:
         """One sample that is asked for by its id; `RequestError` where it is not good."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backend import INPUT, RULES, Session
 from .baselines import level
-from .domains import Choice, Domain
+from .domains import Choice, Domain, key_of
 from .grid import resize
 from .keys import Threshold
 from .methods import Expression, Term
@@ -44,7 +44,7 @@ class Circumstances:
     references: Mapping[str, Tensor] = field(default_factory=dict)
     """What inputs are held against and is not their own: (channel, *s), by its text."""
     domains: Mapping[str, Domain] = field(default_factory=dict)
-    """By the text of their choice."""
+    """By `key_of` their choice."""
 
     @property
     def seeds(self) -> list[tuple[int, ...]]:
@@ -204,14 +204,14 @@ class Trace:
 
     def _domain(self, choice: Choice | None) -> Domain:
         domains, x = self.around.domains, self.run.inputs
-        return self._once(("T", str(choice)), lambda: domains[str(choice)].fitted(x, self.around.seeds))  # type: ignore[no-any-return]
+        return self._once(("T", key_of(choice)), lambda: domains[key_of(choice)].fitted(x, self.around.seeds))  # type: ignore[no-any-return]
 
     def _path(self, target: Resolved, term: Term) -> Tensor:
         """The mean gradient on the path of a term: one for all linear domains."""
         settings, domain = term.settings, self._domain(term.domain)
         o, rule, steps = self._level(settings["baseline"], settings["blur"]), settings["rule"], settings["steps"]
         curved = None if domain.linear else domain
-        key = ("p", str(settings["baseline"]), settings["blur"], rule, steps, str(term.domain) if curved else "")
+        key = ("p", str(settings["baseline"]), settings["blur"], rule, steps, key_of(term.domain) if curved else "")
         return self._for(target, key, lambda walker: walker.path(self.run.inputs, o, rule, steps, curved), TOGETHER)  # type: ignore[no-any-return]
 
     def _ablated(self, layer: str, fill: str) -> Sequence[Tensor]:

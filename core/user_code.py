@@ -18,14 +18,13 @@ def function(name: str, what: str) -> Callable[..., Any]:
     return found
 
 
-@lru_cache
 def named(name: str, what: str, fits: Callable[[Any], bool] = lambda _: True) -> Any:
     """As `function`, for whatever ``fits``."""
     where, _, wanted = name.rpartition(":")
     if not where:
         raise RequestError(f"{what} {name!r} given, expected FILE.py:FUNCTION or package.module:function")
     try:
-        module = _module(where)
+        module = _module(where, _stamp(where))
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
@@ -39,7 +38,18 @@ def named(name: str, what: str, fits: Callable[[Any], bool] = lambda _: True) ->
     return found
 
 
-def _module(where: str) -> Any:
+def _stamp(where: str) -> tuple[int, int]:
+    """Changes with a file."""
+    try:
+        state = Path(where).stat()
+    except OSError:
+        return 0, 0
+    return state.st_mtime_ns, state.st_size
+
+
+@lru_cache
+def _module(where: str, _: tuple[int, int]) -> Any:
+    """Run once as long as the file stays the same."""
     if not where.endswith(".py"):
         return importlib.import_module(where) if importlib.util.find_spec(where.partition(".")[0]) else None
     spec = importlib.util.spec_from_file_location(Path(where).stem, where)

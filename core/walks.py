@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from .domains import Domain
 
 
+MOST = 1000
+"""Steps of Gauss-Legendre, whose nodes are eigenvalues of a matrix of that size."""
+
+
 @dataclass(frozen=True)
 class Walker:
     """Sends versions (k, batch, channel, *s) of a batch through the model."""
@@ -153,6 +157,8 @@ def _mask(stream: np.random.Generator, cells: int, p: float, sizes: Sequence[int
 def nodes(rule: str, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Places in 0..1 and weights of a quadrature."""
     if rule == "gauss":
+        if steps > MOST:
+            raise RequestError(f"rule=gauss takes {MOST} steps at most, {steps} given; more would not be nearer")
         places, weights = np.polynomial.legendre.leggauss(steps)
         return (places + 1) / 2, weights / 2
     if rule == "riemann":

@@ -141,7 +141,7 @@ class TorchSession:
         """One forward for the outputs alone."""
         last = self._watch()
         with torch.no_grad(), last, Folded(self._folds) if self._folds else nullcontext():
-            given = self.calling(inputs.contiguous(memory_format=self._layout), extra or {})
+            given = self.calling(inputs.clone(memory_format=self._layout), extra or {})  # a model may begin in place
         self.passes["forward"] += 1
         return self.calling.read(given, last, rows).outputs
 

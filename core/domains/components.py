@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.axes import Axis
@@ -152,11 +153,17 @@ def _given(fit: Fit, channels: int) -> tuple[NDArray[Any], NDArray[Any]]:
             fitted = found if hasattr(found, "mixing_") else found()
             mixing, mean = fitted.mixing_, fitted.mean_
         else:
-            with np.load(fit) as arrays:
+            with Path(fit).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 mixing, mean = arrays["mixing"], arrays["mean"]
-    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
-        raise RequestError(f"ica: fit={fit.show()} cannot be used: {error}; expected {fit.expects}") from None
-    mixing, mean = np.asarray(mixing, np.float64), np.asarray(mean, np.float64)
+        mixing, mean = np.asarray(mixing, np.float64), np.asarray(mean, np.float64)
+        if not (np.isfinite(mixing).all() and np.isfinite(mean).all()):
+            raise ValueError("not all its values are finite")
+    except RequestError:
+        raise
+    except Exception as error:
+        raise RequestError(
+            f"ica: fit={fit.show()} cannot be used: {type(error).__name__}: {error}; expected {fit.expects}"
+        ) from None
     if mixing.ndim != 2 or len(mixing) != channels or mean.shape != (channels,):
         raise RequestError(
             f"ica: fit={fit.show()} has a mixing {mixing.shape} and a mean {mean.shape}, expected ({channels}, "

@@ -22,6 +22,7 @@ from ..user_code import function
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Drawing = Literal["", "lines", "image", "bars"]
@@ -76,6 +77,10 @@ class Domain:
     def fitted(self, x: Tensor, seeds: Sequence[tuple[int, ...]]) -> Domain:
         """The domain for the samples of a batch; a new one where it depends on them."""
         return self
+
+    def given(self, mixing: NDArray[Any], mean: NDArray[Any]) -> Domain:
+        """With what was fitted to the dataset."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """The coefficients, real or complex."""
@@ -153,6 +158,11 @@ class Choice:
         return ",".join([show(self.name), *shown])
 
     @property
+    def key(self) -> str:
+        """As the text, but with files in full: two of one name are two."""
+        return ",".join([str(self.name), *(f"{k}={v!s}" for k, v in sorted(self.settings.items()))])
+
+    @property
     def plain(self) -> bool:
         """Whether it is the input itself."""
         return self.name == self.default
@@ -173,6 +183,11 @@ class Choice:
         from .own import Own
 
         return Own(space, function(self.name, "domain"))
+
+
+def key_of(choice: Choice | None) -> str:
+    """Tells domains apart; "" is the input itself."""
+    return choice.key if choice else ""
 
 
 def keys_of(name: str) -> Mapping[str, Key]:

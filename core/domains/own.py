@@ -25,10 +25,19 @@ class Own(Domain):
     """
 
     def __init__(self, space: Space, build: Any) -> None:
-        import torch
-
         super().__init__(space)
         self.name = getattr(build, "__name__", "the domain")
+        try:
+            self._settle(build, space)
+        except RequestError:
+            raise
+        except Exception as error:
+            raise RequestError(f"domain {self.name} fails: {type(error).__name__}: {error}") from error
+
+    def _settle(self, build: Any, space: Space) -> None:
+        """Make it and try it on an example."""
+        import torch
+
         self.made = build()
         if missing := [each for each in ("forward", "inverse") if not callable(getattr(self.made, each, None))]:
             raise RequestError(f"domain {self.name} has no method {missing[0]}; it needs forward and inverse")
@@ -37,6 +46,10 @@ class Own(Domain):
             torch.linspace(0, 9, space.channels * math.prod(space.sizes)).sin().reshape(1, space.channels, *space.sizes)
         )
         shape = tuple(self._checked(example).shape[1:])
+        try:
+            self.adjoint(example)
+        except RuntimeError as error:
+            raise RequestError(f"domain {self.name}: inverse has no gradient, write it in torch: {error}") from None
         self.per_channel = bool(getattr(self.made, "per_channel", len(shape) > 1 and shape[0] == space.channels))
         if self.per_channel and (len(shape) < 2 or shape[0] != space.channels):
             raise RequestError(
@@ -47,6 +60,8 @@ class Own(Domain):
         named = getattr(self.made, "axes", None) or [(f"coefficient {k + 1}", "") for k in range(len(sizes))]
         if len(named) != len(sizes):
             raise RequestError(f"domain {self.name} names {len(named)} axes, its coefficients have {len(sizes)}")
+        if any(isinstance(each, str) or len(each) != 2 for each in named):
+            raise RequestError(f"domain {self.name}: axes={named!r}, expected a list of (name, unit)")
         self.axes = tuple(Axis(str(name), str(unit)) for name, unit in named)
         self.layout = "lines" if len(sizes) == 1 else "image"
 
@@ -77,13 +92,18 @@ class Own(Domain):
             back = self.inverse(z)
             if back.shape != x.shape:
                 raise RequestError(f"domain {self.name}: inverse gives {tuple(back.shape)} for {tuple(x.shape)}")
-            size = float(x.abs().max())
-            off = float((back - x).abs().max())
-            if not off <= AGREES * size:
+            size, off = _largest(x), _largest(back - x)
+            if not (off <= AGREES * size).all():
+                worst = int((off - AGREES * size).nan_to_num(torch.inf).argmax())
                 raise RequestError(
-                    f"domain {self.name}: inverse(forward(x)) is off x by {off:.3g} of {size:.3g}, so its shares would "
-                    "not add up"
+                    f"domain {self.name}: inverse(forward(x)) is off x by {off[worst]:.3g} of {size[worst]:.3g}, so "
+                    "its shares would not add up"
                 )
-            if self.linear and not torch.allclose(self.forward(-2 * x), -2 * z, rtol=AGREES, atol=AGREES * size):
+            if self.linear and not (_largest(self.forward(-2 * x) + 2 * z) <= AGREES * _largest(z)).all():
                 raise RequestError(f"domain {self.name} is not linear; set linear = False in it")
         return z
+
+
+def _largest(values: Tensor) -> Tensor:
+    """(n,): of each sample, in size."""
+    return values.abs().flatten(1).amax(1)

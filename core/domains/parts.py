@@ -32,6 +32,7 @@ class Parts(Domain):
         super().__init__(space)
         if bool(period) == bool(of):
             raise RequestError("parts: write period=POINTS for trend and season, or of=FILE.py:FUNCTION for your own")
+        self.names: list[str] = []
         self.period, self.own = period, function(str(of), "parts") if of else None
         if self.own is None:
             import statsmodels  # noqa: F401  (missing is said now, not at the first batch)
@@ -46,7 +47,10 @@ class Parts(Domain):
             import torch
 
             example = torch.linspace(-1, 1, space.channels * math.prod(space.sizes), dtype=torch.float64).cos()
-            self.names = list(self._parts(example.reshape(1, space.channels, *space.sizes)))
+            try:
+                self.names = list(self._parts(example.reshape(1, space.channels, *space.sizes)))
+            except Exception as error:
+                raise RequestError(f"parts: of={of.show()} fails: {type(error).__name__}: {error}") from error
         labels = (*self.names, REST)
         self.axes = (Axis("component", "", labels=labels),)
         self.shape = (space.channels, len(labels))
@@ -56,8 +60,12 @@ class Parts(Domain):
         if self.own is not None:
             found = self.own(x)
             if not isinstance(found, Mapping) or any(getattr(p, "shape", None) != x.shape for p in found.values()):
-                raise RequestError(f"parts: {self.own.__name__} must give a dict of tensors {tuple(x.shape)}, by name")
-            return found
+                raise ValueError(f"parts: {self.own.__name__} must give a dict of tensors {tuple(x.shape)}, by name")
+            if found.keys() != set(self.names or found):
+                raise ValueError(
+                    f"parts: {self.own.__name__} gives {', '.join(found)}, expected {', '.join(self.names)}"
+                )
+            return {name: found[name] for name in self.names or found}
         import numpy as np
         from statsmodels.tsa.seasonal import STL
 

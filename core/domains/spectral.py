@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 BANDS: Mapping[str, str] = {"eeg": "delta:0.5-4/theta:4-8/alpha:8-13/beta:13-30/gamma:30-100"}
 """Sets of bands, in Hz, that have a name."""
-_BAND = re.compile(r"(?:(?P<name>[^:]+):)?(?P<low>[0-9.eE]+)-(?P<high>[0-9.eE]+)")
+_BAND = re.compile(
+    r"(?:(?P<name>[^:]+):)?(?P<low>[0-9]*\.?[0-9]+(?:e-?[0-9]+)?)-(?P<high>[0-9]*\.?[0-9]+(?:e-?[0-9]+)?)"
+)
 
 
 @domain("fourier", formula="FFT(x)", source="Esin et al. 2025")

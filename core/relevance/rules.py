@@ -72,7 +72,10 @@ def epsilon(op: Operator, x: Tensor, z: Tensor, R: Tensor, size: Tensor | float 
 
 
 def sign(op: Operator, x: Tensor, z: Tensor, R: Tensor, mu: Tensor | float, size: Tensor | float = 0.0) -> Tensor:
-    """SIGN, R_i = sign_mu(x_i) sum_j w_ij R_j / (z_j + epsilon s(z_j)), sign(0) = +1 (Gumpfer et al. 2023)."""
+    """LRP-SIGN: R_i = sign_mu(x_i) sum_j w_ij R_j / (z_j + epsilon s(z_j)) (Gumpfer et al. 2023).
+
+    sign_mu(x) is -1 for x < mu, else +1.
+    """
     g = op.pull(R / stabilised(z, size), op.weight)
     return g.where(x >= mu, -g)
 

@@ -273,7 +273,7 @@ ROWS = [
         both(array("o.npy", np.zeros((2, 17))), cut("o.npy", 0.4))),
     Row("baseline that is a folder", "ig:baseline=o.npy", r"o\.npy is no array", lambda bench: (bench / "o.npy").mkdir()),
     Row("baseline that is another's archive", "ig:baseline=signals.npz", r"signals\.npz is (no array|neither)"),
-    Row("baseline that is a sick sample", "ig:baseline=patient 3", r"baseline patient 3: input has 1 NaN", sick),
+    Row("baseline that is a sick sample", "ig:baseline=patient 3", r"patient 3 cannot be a baseline: input has 1 NaN", sick),
     Row("threshold with NaN", "grad+sign=o.npy", r"o\.npy .*(finite|NaN)", array("o.npy", np.full((2, 17), np.nan))),
     Row("threshold of another shape", "grad+sign=o.npy", r"o\.npy is no array for inputs of \(2, 17\)", array("o.npy", np.zeros((2, 16)))),
     # windows and masks

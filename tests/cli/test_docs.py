@@ -82,6 +82,27 @@ def test_every_method_and_factor_is_in_the_readme():
         assert name in text, name
 
 
+def test_every_domain_is_in_the_readme_and_has_a_section():
+    from camsweep.core.domains import DOMAINS
+
+    readme, text = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/domains.md"))
+    for name, kind in DOMAINS.items():
+        assert f"`{name}`" in readme, name
+        assert f"`{name}`" in text, name
+        assert name == "time" or f"\n### {name}\n" in text, name
+        for key in kind.keys:
+            assert re.search(rf"`{key}[`=]|[`,]{key}=", text), (name, key)
+
+
+def test_every_method_and_factor_is_in_the_methods_document():
+    from camsweep.core.methods.registry import FACTORS
+
+    text = (ROOT / "docs/methods.md").read_text("utf-8")
+    heads = re.split(r"[\s,]+", " ".join(re.findall(r"^### (.*)$", text, re.M)))
+    for name in [*(method.name for method in camsweep.list_methods()), *(f"+{name}" for name in FACTORS)]:
+        assert name in heads, name
+
+
 def test_job_files_in_documents_are_valid(tmp_path):
     """A TOML block that is a whole job has no unknown key and no method, layer or target that cannot be read."""
     blocks = [
