@@ -179,7 +179,10 @@ class Choice:
             try:
                 return DOMAINS[self.name].build(space, **self.settings)
             except ModuleNotFoundError as error:
-                raise RequestError(f"domain={self.name} needs {error.name}: pip install 'camsweep[domains]'") from None
+                package = {"pywt": "PyWavelets", "sklearn": "scikit-learn", "scipy": "SciPy"}.get(
+                    str(error.name), error.name
+                )
+                raise RequestError(f"domain={self.name} needs {package}: pip install 'camsweep[domains]'") from None
         from .own import Own
 
         return Own(space, function(self.name, "domain"))

@@ -20,8 +20,8 @@ AGREES = 1e-3
 class Own(Domain):
     """A class with ``forward`` and ``inverse`` of tensors (n, channel, *s), and ``linear`` (True unless it says so).
 
-    ``axes``, a list of (name, unit), may name the axes of its coefficients; the first is the channels' where
-    ``per_channel`` says so, or else where their number is the same.
+    ``axes``, a list of (name, unit[, step[, start]]), may name the axes of its coefficients. The first axis is that of
+    the channels where ``per_channel`` says so, or else where their number is the same.
     """
 
     def __init__(self, space: Space, build: Any) -> None:
@@ -60,9 +60,9 @@ class Own(Domain):
         named = getattr(self.made, "axes", None) or [(f"coefficient {k + 1}", "") for k in range(len(sizes))]
         if len(named) != len(sizes):
             raise RequestError(f"domain {self.name} names {len(named)} axes, its coefficients have {len(sizes)}")
-        if any(isinstance(each, str) or len(each) != 2 for each in named):
-            raise RequestError(f"domain {self.name}: axes={named!r}, expected a list of (name, unit)")
-        self.axes = tuple(Axis(str(name), str(unit)) for name, unit in named)
+        if any(isinstance(each, str) or len(each) not in (2, 3, 4) for each in named):
+            raise RequestError(f"domain {self.name}: axes={named!r}, expected a list of (name, unit[, step[, start]])")
+        self.axes = tuple(_axis(*each) for each in named)
         self.layout = "lines" if len(sizes) == 1 else "image"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,3 +107,7 @@ class Own(Domain):
 def _largest(values: Tensor) -> Tensor:
     """(n,): of each sample, in size."""
     return values.abs().flatten(1).amax(1)
+
+
+def _axis(name: object, unit: object, step: float = 1.0, start: float = 0.0) -> Axis:
+    return Axis(str(name), str(unit), float(step), float(start))

@@ -142,9 +142,16 @@ class Results:
         return self.maps[name]
 
     def concepts(self, name: str) -> dict[str, NDArray[np.float64]]:
-        """The concepts of a map that has some: ``vectors`` (concept, channel), ``offset``, ``scores``."""
-        group = self._file[f"concepts/{self.map(name).name.replace('%', '%25').replace('/', '%2F')}"]
-        return {key: group[key][:] for key in group}
+        """What was fitted to the dataset for a map, or for a domain (``ica,fit=dataset``), if anything was.
+
+        ``vectors`` (concept, channel), ``offset`` (channel,), ``scores`` (concept, output).
+        """
+        known = {
+            key.replace("%2F", "/").replace("%25", "%"): group for key, group in self._file.get("concepts", {}).items()
+        }
+        if name not in known:
+            raise RequestError(f"{self.path} has no concepts of {name!r}. {nearest(name, known)}")
+        return {key: known[name][key][:] for key in known[name]}
 
     def counts(self) -> dict[str, int]:
         """How many samples have each status, those that occur."""
