@@ -25,10 +25,11 @@ demo: $(VENV)/.runtime ## Install, explain the sample data, draw the maps into d
 	$(BIN)/camsweep demo demo
 
 test: $(VENV)/.test ## Install what tests need, and run them
-	$(BIN)/python -m pytest -n auto -m "not full"
+	@# One worker for each core; threads of their own would only get into each other's way.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not full"
 
 test-full: $(VENV)/.test ## Slow and randomised sweeps too
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: $(VENV)/.test ## Measure: overhead over the bare forward, start-up, and the peers that are installed
 	$(BIN)/python tests/benchmarks/overhead.py
