@@ -71,6 +71,9 @@ def explain(
     score: Annotated[
         str | None, typer.Option(help="What of a class is explained: logit, probability or log-probability.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a model with operators that lrp has no rule for.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Results file to write.")] = None,
     resolution: Annotated[
         str | None, typer.Option(help="Store CAMs at the resolution of the input or the layer.")
@@ -118,6 +121,7 @@ def explain(
             "batch_size": batch_size,
             "device": device,
             "score": score,
+            "strict": strict or None,
         },
         "output": {"path": out and str(out), "resolution": resolution, "dtype": dtype, "render": render},
     }

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from .relevance.manner import AtInput, Manner
+
 INPUT = ""
 """The tap that stands for the model's input."""
 Rule = Literal["plain", "guided", "deconv"]
 """What a ReLU does to a gradient on its way back."""
+APART = frozenset("GHgudbDS")
+"""Questions for which a forward that carries relevance is of no use: beside them it has one of its own."""
 RULES: Mapping[str, Rule] = {"u": "guided", "d": "deconv"}
 
 
@@ -83,9 +87,26 @@ class Tapping:
         return bool(self.questions & frozenset("GHgudb"))
 
     @property
+    def relevance(self) -> bool:
+        """Whether the one forward carries relevance."""
+        return "r" in self.questions and self.questions.isdisjoint(APART)
+
+    @property
     def inputs(self) -> bool:
         """Whether gradients go down to the input."""
         return bool(self.questions & frozenset("gudb"))
+
+
+class Propagated(Protocol):
+    """Relevance at the first weighted operators on the data path."""
+
+    def at_input(self, rule: AtInput | None = None) -> Tensor:
+        """The relevance at the input, these operators following ``rule``, or the rules of all."""
+        ...
+
+    def gradient(self, multiplier: AtInput) -> Tensor:
+        """What the operators' multiplier comes to at the input, as a gradient does."""
+        ...
 
 
 class Pass(Protocol):
@@ -113,6 +134,10 @@ class Pass(Protocol):
 
     def tail(self, layer: str, activation: Tensor) -> Outputs:
         """The outputs with another activation at the layer: only what lies behind it runs."""
+        ...
+
+    def relevance(self, start: Mapping[str, Tensor], manner: Manner) -> Propagated:
+        """The relevance ``start`` at the outputs, handed down to the first weighted operators."""
         ...
 
 
@@ -153,6 +178,10 @@ class Backend(Protocol):
 
     def tapped(self, tapping: Tapping) -> AbstractContextManager[Session]:
         """The model, ready for batches."""
+        ...
+
+    def unruled(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] = ...) -> Mapping[str, int]:
+        """The operators that have no rule of relevance, and how often they run."""
         ...
 
     def is_out_of_memory(self, error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from .domains import Domain, Space, key_of
 from .errors import RequestError, nearest
 from .methods import Expression
 from .methods.perturbation import windows
+from .relevance.bounds import bounds
 from .walks import nodes
 
 
@@ -39,7 +40,9 @@ def check_sizes(expression: Expression, dataset: Dataset) -> None:
 
 
 def check_levels(expression: Expression, dataset: Dataset) -> None:
-    """`RequestError` where a baseline or threshold does not fit the data."""
+    """`RequestError` where a baseline, a threshold or bounds do not fit the data."""
+    if expression.box is not None:
+        bounds(expression.box, dataset.shape)
     for level in expression.levels:
         if level.file is not None:
             array(level, dataset.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .backend import RULES
+from .backend import APART, RULES
 from .domains import key_of
 from .methods.perturbation import windows
 from .trace import GAINS, TOGETHER, mirrors
@@ -34,6 +34,7 @@ def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
     targets = len(plan.schema.targets)
     channels = {layer.name: layer.shape[0] for layer in plan.structure.layers}
     gradients, rules, curved = set[str](), set[str](), set[str]()
+    relevances = set[tuple[str, ...]]()
     ablated, masked = set[tuple[str, ...]](), dict[tuple[str, int], int]()
     for cross in maps:
         expression, settings = cross.expression, cross.expression.settings
@@ -48,15 +49,19 @@ def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
             if "S" in expression.asks:
                 top = settings["top"]
                 masked[layer, top] = min(top or channels[layer], channels[layer])
+        if "r" in expression.asks:
+            relevances.add(tuple(str(settings[key]) for key in ("rules", "init", "bias", "attention")))
+    asked = frozenset[str]().union(*(cross.expression.asks for cross in maps))
     most = plan.job.explain.batch_size
     size = min(most, len(plan.schema))
     walks, versions = ([-(-count // (most // size)) for count in counts] for counts in _walks(plan, maps))
     return {
         "forward": 1
+        + (bool(relevances) and not asked.isdisjoint(APART))
         + sum(-(-size * count // most) for count in masked.values())
         + sum(versions)
         + sum(walks) * -(-targets // TOGETHER),
-        "backward": targets * (len(gradients) + len(rules) + len(curved) + sum(walks)),
+        "backward": targets * (len(gradients) + len(rules) + len(curved) + sum(walks) + len(relevances)),
         "tail": sum(channels[layer] for layer, _, _ in ablated),
     }
 

@@ -1,4 +1,4 @@
-"""What is fitted to the whole dataset before the sweep: the concepts of a layer, the mean, independent components.
+"""What is fitted to the whole dataset before the sweep: a layer's concepts, mean and range, independent components.
 
 It goes into the manifest, so that a run that is stopped goes on with the same. The samples are spread evenly over the
 dataset and their places over each sample; neither batch size nor shards matter.
@@ -32,6 +32,8 @@ def with_fits(plan: Plan, backend: Backend) -> Schema:
     schema = with_concepts(plan, backend)
     if any(level == "mean" for expression in plan.expressions for level in expression.levels):
         schema = replace(schema, mean=mean(plan.dataset))
+    if any(expression.box == "data" for expression in plan.expressions):
+        schema = replace(schema, bounds=bounds(plan.dataset))
     concepts = dict(schema.concepts)
     for name, domain in plan.fitted_domains.items():
         if isinstance(domain, Components):
@@ -44,6 +46,15 @@ def mean(dataset: Dataset) -> list[float]:
     """Of each channel, over all places of the samples that are good."""
     sums = [batch.astype(np.float64).mean(tuple(range(2, batch.ndim))) for batch in _batches(dataset)]
     return np.concatenate(sums).mean(0).tolist()  # type: ignore[no-any-return]
+
+
+def bounds(dataset: Dataset) -> list[list[float]]:
+    """The smallest and the largest value of each channel over the samples that are good."""
+    spans = [
+        (batch.min((0, *range(2, batch.ndim))), batch.max((0, *range(2, batch.ndim)))) for batch in _batches(dataset)
+    ]
+    lows, highs = zip(*spans, strict=True)
+    return [np.min(lows, 0).tolist(), np.max(highs, 0).tolist()]
 
 
 def _points(dataset: Dataset) -> NDArray[np.float64]:

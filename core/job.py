@@ -52,6 +52,8 @@ class ExplainSection(Section):
     batch_size: int = Field(32, ge=1)
     device: str = "auto"
     seed: int = Field(0, ge=0)
+    strict: bool = False
+    """Whether a model with operators that have no rule of relevance is refused."""
 
     @property
     def expressions(self) -> list[Expression]:

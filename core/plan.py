@@ -176,9 +176,18 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             )
         if expression.method.concepts and not expression.settings["k"]:
             raise RequestError(f"{expression.method.name}: k=0 given, expected 1 or more")
+        if expression.settings.get("init") == "probability" and (
+            structure.detects or structure.places or not all(target.simple for target in targets)
+        ):
+            raise RequestError(f"{expression}: only a class of the whole input has a probability to start from")
         if expression.method.aim is not None and not all(target.simple for target in targets):
             odd = next(target for target in targets if not target.simple)
             raise RequestError(f"{expression} compares classes; {odd} is none: write predicted, label or class:NAME")
+    gaps = backend.unruled(first.values, first.extra) if any("r" in each.asks for each in expressions) else {}
+    if gaps and explain.strict:
+        raise RequestError(
+            f"no rule of relevance for {listed(gaps)}, and strict is set; leave it out to take the gradient"
+        )
     domains = settle_domains(expressions, Space(dataset.shape[0], tuple(dataset.shape[1:]), tuple(dataset.axes)))
     for expression in expressions:
         check_levels(expression, dataset)
@@ -204,6 +213,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         dtype=job.output.dtype,
         inputs_dtype="float32" if job.output.inputs == "copy" else None,
         data=job.data.model_dump(mode="json", exclude_none=True),
+        unruled=dict(gaps),
         provenance=Provenance(
             identity=identity(job, dataset),
             job=job.toml(),
@@ -274,6 +284,11 @@ def git_state(folder: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def listed(unruled: Mapping[str, int]) -> str:
+    """Operators and how often they run, in a line."""
+    return ", ".join(f"{name} ({count}x)" for name, count in unruled.items())
 
 
 def now() -> str:

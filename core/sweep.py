@@ -23,6 +23,7 @@ from .errors import CamsweepError, RequestError, Stopped
 from .grid import resize
 from .outputs import Outputs, Readout
 from .plan import Plan
+from .relevance.bounds import bounds
 from .results import Parts, Schema, Status
 from .results.schema import MESSAGE_BYTES
 from .targets import Reading, Resolved, settle
@@ -104,6 +105,14 @@ class Explainer:
         }
 
         self.levels = dict(self._levels())
+        self.boxes = {
+            box: {
+                end: session.tensor(each)
+                for end, each in bounds(box, plan.schema.input_shape, plan.schema.bounds).items()
+            }
+            for expression in plan.expressions
+            if (box := expression.box) is not None
+        }
         self.domains = dict(plan.domains)
         for name, domain in plan.fitted_domains.items():
             fit = plan.schema.concepts[name]
@@ -197,6 +206,7 @@ class Explainer:
             concepts=self.concepts,
             references=self.levels,
             domains=self.domains,
+            boxes=self.boxes,
         )
 
         def settled(outputs: Outputs) -> list[Resolved]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .backend import INPUT, RULES, Session
+from .backend import INPUT, RULES, Propagated, Session
 from .baselines import level
 from .domains import Choice, Domain, key_of
 from .grid import resize
 from .keys import Threshold
 from .methods import Expression, Term
 from .outputs import Outputs
+from .relevance.manner import Manner
+from .relevance.rules import multiplier, per_sample, sign, zbox
 from .targets import Resolved
 from .walks import Scorer, Walker, masked
 
@@ -45,6 +48,8 @@ class Circumstances:
     """What inputs are held against and is not their own: (channel, *s), by its text."""
     domains: Mapping[str, Domain] = field(default_factory=dict)
     """By `key_of` their choice."""
+    boxes: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """``low`` and ``high`` of bounds, broadcasting with (batch, channel, *s), by their text."""
 
     @property
     def seeds(self) -> list[tuple[int, ...]]:
@@ -100,7 +105,9 @@ class Trace:
         return fuse([at(layer) for layer in layers], expression, grid) if expression.fused else at((*layers, INPUT)[0])
 
     def residual(self, expression: Expression, target: Resolved, found: Tensor) -> Tensor:
-        """(batch,): f(x) - f(o) - sum of the map ``found``, of a complete method."""
+        """(batch,): f(x) - f(o) - sum of the map ``found``, of a complete method; of relevance, what biases took."""
+        if expression.method.family == "relevance":
+            return _total(self._start(target, expression.settings["init"])) - found.flatten(1).sum(1)
         baseline, blur = expression.settings["baseline"], expression.settings["blur"]
         o = self._level(baseline, blur)
         outputs = self._once(("f(o)", str(baseline), blur), lambda: self._walker(()).outputs(o[None]))
@@ -155,6 +162,8 @@ class Trace:
             case "N":
                 n, sd, seeds = settings["n"], settings["sd"], self.around.seeds
                 return self._for(target, ("N", n, sd), lambda walker: walker.noisy(run.inputs, n, sd, seeds), TOGETHER)
+            case "r":
+                return self._relevance(target, settings)
             case "f":
                 return Scorer(self._walker(self.distinct), run.inputs)
         raise ValueError(f"no question is called {letter!r}")
@@ -214,6 +223,36 @@ class Trace:
         key = ("p", str(settings["baseline"]), settings["blur"], rule, steps, key_of(term.domain) if curved else "")
         return self._for(target, key, lambda walker: walker.path(self.run.inputs, o, rule, steps, curved), TOGETHER)  # type: ignore[no-any-return]
 
+    def _relevance(self, target: Resolved, settings: Mapping[str, Any]) -> Tensor:
+        """At the input; what lies behind the first operators is shared by all input rules."""
+        x, first = self.run.inputs, settings["first"]
+        base = tuple(str(settings[key]) for key in ("rules", "init", "bias", "attention"))
+
+        def propagated() -> Propagated:
+            manner = Manner(settings["rules"].composite, settings["bias"] == "absorb", settings["attention"] == "attn")
+            return self.run.relevance(self._start(target, settings["init"]), manner)
+
+        found: Propagated = self._once(("r", base, target.key), propagated)
+        if first.mu is not None:
+            multiplied = ("sign", base, str(first.epsilon), target.key)
+            g = self._once(
+                multiplied, lambda: found.gradient(lambda op, x, z, R: multiplier(op, z, R, first.epsilon.size(x)))
+            )
+            return sign(x, g, self._level(first.mu, 0.0))
+        if first.box is not None:
+            return found.at_input(partial(zbox, **self.around.boxes[first.box], key=first.box))
+        return found.at_input(first.rule)
+
+    def _start(self, target: Resolved, init: str) -> Mapping[str, Tensor]:
+        """The relevance at the outputs: the score's gradient there times what ``init`` says."""
+        outputs = self.run.outputs
+        given = {key: each * outputs.named[key] for key, each in target.cotangents(outputs).items()}
+        if init == "logit":
+            return given
+        total = _total(given)
+        wanted = total / total if init == "one" else target.probability(outputs)
+        return {key: each * per_sample((wanted / total).where(total != 0, 0), each) for key, each in given.items()}
+
     def _ablated(self, layer: str, fill: str) -> Sequence[Tensor]:
         """For each target the score without each channel."""
         A = self.run.activations[layer]
@@ -268,6 +307,11 @@ def mirrors(rank: int, *, at_places: bool) -> bool:
     it somewhere else.
     """
     return rank > 1 and not at_places
+
+
+def _total(start: Mapping[str, Tensor]) -> Tensor:
+    """(batch,): all relevance at the outputs."""
+    return sum(each.flatten(1).sum(1) for each in start.values())  # type: ignore[return-value]
 
 
 def _concerns(key: Hashable, target: Hashable) -> bool:

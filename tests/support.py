@@ -15,6 +15,7 @@ from camsweep.core.data.axes import Axis
 from camsweep.core.domains import Space
 from camsweep.core.methods import parse_expression
 from camsweep.core.outputs import Readout, settled
+from camsweep.core.relevance.bounds import bounds
 from camsweep.core.targets import Reading, parse_target, settle
 from camsweep.core.trace import Circumstances, Trace
 
@@ -89,7 +90,7 @@ def answers(
     parsed = [parse_expression(text) for text in expressions]
     letters = frozenset().union(*(each.asks for each in parsed))
     space = Space(x.shape[1], x.shape[2:], AXES[x.ndim - 2])
-    around = {"domains": settle_domains(parsed, space), **around}
+    around = {"domains": settle_domains(parsed, space), "boxes": boxes(parsed, x, dtype), **around}
     found = {}
     with traced(module, x, letters, layers, target, dtype, device, score, **around) as (trace, resolved):
         for each in parsed:
@@ -99,6 +100,17 @@ def answers(
                 residual = trace.residual(each, resolved, values) if each.complete else None
                 found[str(each), ",".join(at) or None] = values.detach().clone(), residual
     return found
+
+
+def boxes(expressions, x, dtype):
+    """The bounds that expressions name, ``data`` being those of ``x``."""
+    over = (0, *range(2, x.ndim))
+    named = {each.box for each in expressions} - {None}
+    found = {each: bounds(each, x.shape[1:], [x.min(over), x.max(over)]) for each in named}
+    return {
+        key: {k: torch.as_tensor(v, dtype=getattr(torch, dtype)) for k, v in each.items()}
+        for key, each in found.items()
+    }
 
 
 def maps(*args, **kwargs):

@@ -25,7 +25,7 @@ class TorchBackend:
     """A ``torch.nn.Module`` as a backend; see `session.TorchSession` for what is done to it meanwhile."""
 
     name = "torch"
-    answers = frozenset("AGHDSRCxgudbyopTNtfY")
+    answers = frozenset("AGHDSRCxgudbyopTNtfYr")
 
     def __init__(
         self,
@@ -115,6 +115,15 @@ class TorchBackend:
             for layer in tapping.layers:
                 hooks.callback(named[layer].register_forward_hook(partial(session.tap, layer)).remove)
             yield session
+
+    def unruled(
+        self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] | None = None
+    ) -> Mapping[str, int]:
+        """See `core.backend.Backend.unruled`."""
+        with self.tapped(Tapping((), example.ndim - 2, frozenset("r"))) as session:
+            run = session(self._tensor(example), {name: self._tensor(each) for name, each in (extra or {}).items()})
+        assert run.recorded is not None  # noqa: S101
+        return run.recorded[0].unruled
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """CUDA's own error, Python's, or the CPU allocator's RuntimeError."""

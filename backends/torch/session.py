@@ -14,10 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ...core.backend import INPUT, Rule, Tapping
-from ...core.errors import RequestError
+from ...core.errors import RequestError, nearest
 from ...core.outputs import Outputs
+from ...core.relevance.grammar import names
+from ...core.relevance.manner import Manner
 from .folding import Folded, Folds, FoldWatch
 from .grids import Grid
+from .relevance.interception import Propagated, Relevances
+from .relevance.weighted import Memo
 from .structured import first_tensor, named_tensors, replaced, selected
 from .watching import Biases, LastActivation, NoActivation, Rectifiers, Tape
 
@@ -100,6 +104,12 @@ class TorchSession:
         self._tape: Tape | None = None
         self._folds: Folds | None = None
         self._replayable: dict[str, bool] = {}
+        self._parameters = {
+            id(each): name
+            for name, module in calling.module.named_modules()
+            for each in module.parameters(recurse=False)
+        }
+        self._memo: Memo = {}
         self._tapping_now = False
         self._bare_end = False
         self._batch = 0
@@ -115,18 +125,21 @@ class TorchSession:
         last = LastActivation()
         rectifiers = Rectifiers() if questions & {"u", "d"} else None
         biases = Biases() if "b" in questions else None
+        carrying = self._relevances(x.requires_grad_()) if tapping.relevance else None
         tape = self._tape = Tape() if "D" in questions else None
         folding = FoldWatch() if "S" in questions and self._folds is None else None
         self._tapping_now = True
         try:
-            with torch.set_grad_enabled(tapping.gradients), ExitStack() as watches:
-                for watch in filter(None, (folding, rectifiers, biases, tape, last)):
+            with torch.set_grad_enabled(tapping.gradients or tapping.relevance), ExitStack() as watches:
+                for watch in filter(None, (folding, carrying, rectifiers, biases, tape, last)):
                     watches.enter_context(watch)  # the last one is asked first, so the tape sees what it does itself
                 # A leaf may not be changed in place, nor the batch; and a model may begin by doing so.
-                given = self.calling(x.clone(), {name: each.clone() for name, each in (extra or {}).items()})
+                start = x if carrying else x.clone()
+                given = self.calling(start, {name: each.clone() for name, each in (extra or {}).items()})
         finally:
             self._tapping_now = False
         self.passes["forward"] += 1
+        given = carrying.current(given) if carrying else given
         if folding is not None:
             self._folds = folding.folds(given)
         if missing := [layer for layer in tapping.layers if layer not in self._taps]:
@@ -135,7 +148,8 @@ class TorchSession:
         self._bare_end = read.final is None
         taps, offsets = dict(self._taps), self._offsets(biases)
         taps.update((name, output) for name, (output, _, _) in offsets.items())
-        return TorchPass(self, x.detach(), extra or {}, given, read, taps, offsets, rectifiers, tape)
+        recorded = (carrying, read) if carrying else None
+        return TorchPass(self, x.detach(), extra or {}, given, read, taps, offsets, rectifiers, tape, recorded)
 
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
@@ -153,6 +167,18 @@ class TorchSession:
             given = self.calling(x.clone(), extra or {})
         self.passes["forward"] += 1
         return TorchPass(self, x.detach(), extra or {}, given, self.calling.read(given, last, rows), {INPUT: x}, {})
+
+    def carried(self, inputs: Tensor, extra: Mapping[str, Tensor], rows: Tensor) -> tuple[Relevances, Read]:
+        """One forward that carries relevance."""
+        x = inputs.detach().requires_grad_()
+        carrying, last = self._relevances(x), self._watch()
+        with torch.enable_grad(), carrying, last:
+            given = self.calling(x, {name: each.clone() for name, each in extra.items()})
+        self.passes["forward"] += 1
+        return carrying, self.calling.read(carrying.current(given), last, rows)
+
+    def _relevances(self, x: Tensor) -> Relevances:
+        return Relevances(x, self._parameters, self._memo)
 
     def _watch(self) -> LastActivation | NoActivation:
         """What finds the final activation; nothing once a forward has shown that there is none."""
@@ -234,6 +260,8 @@ class TorchPass:
     offsets: Mapping[str, tuple[Tensor, Tensor, Grid]] = field(repr=False)
     rectifiers: Rectifiers | None = None
     tape: Tape | None = field(default=None, repr=False)
+    recorded: tuple[Relevances, Read] | None = field(default=None, repr=False)
+    """Its forward as one that carries relevance."""
 
     @cached_property
     def outputs(self) -> Outputs:
@@ -323,6 +351,21 @@ class TorchPass:
         """Those at the biases as (batch, channel, *s); the layers' are already."""
         grids = {name: grid for name, (_, _, grid) in self.offsets.items()}
         return {name: grids[name].read(each) if name in grids else each for name, each in gradients.items()}
+
+    def relevance(self, start: Mapping[str, Tensor], manner: Manner) -> Propagated:
+        """See `core.backend.Pass.relevance`."""
+        if self.recorded is None:
+            self.recorded = self.session.carried(self.inputs, self.extra, self.outputs.rows)
+        carrying, read = self.recorded
+        for place in manner.composite.layers:
+            if not any(names(place, layer) for layer in carrying.layers):
+                raise RequestError(f"lrp: no layer with weights is {place!r}. {nearest(place, carrying.layers)}")
+        pairs = [(read.outputs.named[key], value) for key, value in start.items()]
+        pairs = [(output, value) for output, value in pairs if output.requires_grad]
+        if not pairs:
+            raise RequestError("the outputs do not depend on the input by a gradient (detached or not differentiable)")
+        self.session.passes["backward"] += 1
+        return carrying.propagated(*zip(*pairs, strict=True), manner)
 
     def tail(self, layer: str, activation: Tensor) -> Outputs:
         """What lies behind the layer, run again; the whole model where that cannot be taken apart."""

@@ -1,5 +1,5 @@
-"""The grammar of methods: ``base[:key=value,..][+factor[=value][:key=value,..]]``, shell-safe, one canonical spelling
-for each meaning.
+"""The grammar of methods: ``base[:key=value,..][@input-rule][+factor[=value][:key=value,..]]``, shell-safe, one
+canonical spelling for each meaning.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from ..domains import Choice, keys_of
 from ..domains.domain import owner
 from ..errors import RequestError, nearest
 from ..keys import Key, Threshold, setting, show
+from ..relevance.grammar import NAMED, InputRule
+from .legacy import expanded
 from .registry import FACTORS, METHODS, OF_TARGET, Method, find
 from .spectrum import principal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+WRITTEN = ("rules", "first")
+"""Keys of relevance that are written without their names: ``lrp:RULES@FIRST``."""
 OURS = frozenset({"relu", "smooth", "fuse"})
 """Keys that every CAM has, and that its formula does not know of."""
 
@@ -34,10 +38,12 @@ class Term:
     def __str__(self) -> str:
         keys, short = self.keys, self.method.short
         last = [*sorted(self.method.keys.keys() - {"domain"}), "domain", *sorted(keys.keys() - self.method.keys.keys())]
-        given = {k: self.settings[k] for k in last if k in keys and self.settings[k] != keys[k].default and k != short}
-        shown = [f"{k}={show(v)}" for k, v in given.items()]
+        given = {k: self.settings[k] for k in last if k in keys and self.settings[k] != keys[k].default}
+        shown = [f"{k}={show(v)}" for k, v in given.items() if k not in (short, *WRITTEN)]
         value = f"={show(self.settings[short])}" if short else ""
-        return self.method.name + value + (":" if shown else "") + ",".join(shown)
+        rules, first = (show(self.settings.get(key, "")) for key in WRITTEN)
+        shown = [rules, *shown] if rules else shown
+        return self.method.name + value + (":" if shown else "") + ",".join(shown) + (f"@{first}" if first else "")
 
     @property
     def keys(self) -> Mapping[str, Key]:
@@ -121,7 +127,15 @@ class Expression(Term):
     @property
     def levels(self) -> Iterator[Threshold]:
         """The baselines and thresholds it names."""
-        return (value for term in self.terms for value in term.settings.values() if isinstance(value, Threshold))
+        values = [value for term in self.terms for value in term.settings.values()]
+        found = [value.mu if isinstance(value, InputRule) else value for value in values]
+        return (value for value in found if isinstance(value, Threshold))
+
+    @property
+    def box(self) -> str | None:
+        """The bounds of its input rule."""
+        first = self.settings.get("first")
+        return first.box if first else None
 
     @property
     def files(self) -> list[Path]:
@@ -140,6 +154,8 @@ class Expression(Term):
         """What the map is measured in."""
         if self.fused:
             return "share of each layer's largest"
+        if self.settings.get("init", "logit") != "logit" and not self.factors:
+            return "share of 1" if self.settings["init"] == "one" else "probability"
         return next((each.method.units for each in reversed(self.factors) if each.method.units), self.method.units)
 
     def __call__(self, answer: Callable[[str, Term], Any]) -> Tensor:
@@ -153,15 +169,22 @@ class Expression(Term):
 
 
 def parse_expression(text: str) -> Expression:
-    """Read ``gradcam``, ``gradcam++:relu=off``, ``grad+sign=0.5``; `RequestError` names the nearest where it cannot."""
+    """Read ``gradcam``, ``gradcam++:relu=off``, ``grad+sign=0.5``, ``lrp:eps=0.1@flat``, ``lrpsign_z`` (of SIGN-XAI).
+
+    `RequestError` names the nearest where it cannot.
+    """
     # Names may hold a "+" (gradcam++), so the base is the longest registered name that the text begins with.
-    fits = [name for name in METHODS if text.startswith(name) and text[len(name) :][:1] in ("", ":", "+")]
+    fits = [name for name in METHODS if text.startswith(name) and text[len(name) :][:1] in ("", ":", "+", "@")]
     name = max(fits, key=len) if fits else text.partition(":")[0].partition("+")[0]
+    if not fits and (meant := expanded(text)):
+        return parse_expression(meant)
     method = find(METHODS, name, "method")
     arguments, *behind = re.split(r"(?<!\+)\+(?!\+)", text[len(name) :])  # gradcam++ may also be a key's value
+    if arguments.startswith("@") and "rules" not in method.keys:
+        raise RequestError(f"{text!r}: only lrp takes an input rule behind an @")
     if arguments == ":":
         raise RequestError(f"{text!r} ends in a colon: write {name}, or {name}:key=value")
-    settings = _settings(method, arguments[1:], text)
+    settings = _settings(method, arguments[1:], text) if "rules" not in method.keys else _ruled(method, arguments, text)
     factors = tuple(_factor(each, text) for each in behind)
     if factors and not method.per_channel:
         raise RequestError(f"{text!r}: factors multiply an input attribution such as grad, not {name}")
@@ -169,6 +192,19 @@ def parse_expression(text: str) -> Expression:
     if any(term.domain for term in found.terms[:-1]):
         raise RequestError(f"{text!r}: a factor multiplies at the input's places; a domain can only come last")
     return found
+
+
+def _ruled(method: Method, arguments: str, text: str) -> dict[str, Any]:
+    """The settings of ``:RULES,key=value@FIRST``."""
+    arguments, mark, first = arguments.removeprefix(":").partition("@")
+    parts = arguments.split(",") if arguments else []
+    keys = [part for part in parts if part.partition("=")[0] in method.keys or owner(part.partition("=")[0])]
+    rules = ",".join(part for part in parts if part not in keys)
+    if mark and not first:
+        raise RequestError(f"{text!r} ends in an @: write an input rule behind it, such as @sign=0")
+    own = NAMED.get(rules, "").partition("@")[2]
+    given = {"rules": rules or method.keys["rules"].default, **({"first": first or own} if first or own else {})}
+    return _settings(method, ",".join(keys), text, given)
 
 
 def _factor(text: str, whole: str) -> Term:

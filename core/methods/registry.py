@@ -26,6 +26,7 @@ letter question                                                shape
 ``t``  what the input's sign is taken against                  broadcasts with x
 ``f``  scores of changed inputs (k, batch, channel, *s)        gives (target, k, batch)
 ``Y``  scores of all targets                                   (target, batch)
+``r``  relevance of the target's score at the input            (batch, channel, *s)
 ====== ======================================================= ==========================
 
 A method that asks for ``f`` gives the maps of all targets, (target, ..): they cost no more than that of one.
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Formula = Callable[..., "Tensor"]
-Family = Literal["cam", "gradient", "perturbation"]
+Family = Literal["cam", "gradient", "relevance", "perturbation"]
 
 QUESTIONS: Mapping[str, str] = {
     "A": "activation of the layer",
@@ -70,9 +71,10 @@ QUESTIONS: Mapping[str, str] = {
     "t": "threshold",
     "f": "scores of changed inputs",
     "Y": "scores of all targets",
+    "r": "relevance at the input",
 }
 AT_LAYER = frozenset("AGHDSRC")
-OF_TARGET = frozenset("GHgudbDSypNfY")
+OF_TARGET = frozenset("GHgudbDSypNfYr")
 """What depends on the target."""
 
 
@@ -96,7 +98,7 @@ class Method:
     summands: bool = False
     """Whether the function gives w_k A_k, which are still to be summed over the channels."""
     complete: bool = False
-    """Whether the map sums to the difference of the scores at the input and at the baseline."""
+    """Whether the map sums to the difference of the scores at the input and at the baseline, or should."""
     short: str | None = None
     """Of a factor: the key whose value stands right behind the name, ``+sign=0.5``."""
 
@@ -108,7 +110,7 @@ class Method:
     @property
     def per_channel(self) -> bool:
         """Whether the map is one of (channel, *s), where no domain says otherwise."""
-        return self.family == "gradient"
+        return self.family in ("gradient", "relevance")
 
     @property
     def layered(self) -> bool:
@@ -131,6 +133,7 @@ class Method:
             "p": "1 forward for each step, 1 backward for each step and target",
             "N": "1 forward for each draw, 1 backward for each draw and target",
             "f": "1 forward for each window or mask",
+            "r": "1 backward for each target and set of rules, input rules share it",
         }
         found = list(dict.fromkeys(costs[letter] for letter in self.asks if letter in costs))
         return ", ".join(found) or "nothing more"
@@ -208,6 +211,20 @@ def gradient(
         asks, keys = signature(function)
         found = Method(name, "gradient", formula, source, function, asks, keys, units, signed, complete=complete)
         _add(METHODS, found)
+        return function
+
+    return register
+
+
+def relevance(name: str, *, formula: str, source: str, units: str) -> Callable[[Formula], Formula]:
+    """Register a way to hand the score down, a formula giving (batch, channel, *s); see `core.relevance`.
+
+    Its keys ``rules`` and ``first`` are written ``name:RULES@FIRST``.
+    """
+
+    def register(function: Formula) -> Formula:
+        asks, keys = signature(function)
+        _add(METHODS, Method(name, "relevance", formula, source, function, asks, keys, units, complete=True))
         return function
 
     return register

@@ -7,8 +7,10 @@ the positive and the negative part of w.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ..errors import RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 class Operator(Protocol):
     """A linear operator that ran."""
 
+    kind: Literal["conv", "dense"]
+    name: str
+    """Of the layer whose weight it is, "" where it is none's."""
     weight: Tensor
     bias: Tensor | None
     """As it is added to z, broadcasting; None too where biases are to be ignored."""
@@ -29,9 +34,9 @@ class Operator(Protocol):
         """W^T s."""
         ...
 
-
-Epsilon = Callable[["Tensor"], "Tensor | float"]
-"""Of an operator's input: a number, or one for each sample."""
+    def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """What does not depend on the batch, computed for the first one."""
+        ...
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
@@ -53,9 +58,14 @@ def stabilised(z: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
     return z + size.where(z >= 0, -size)
 
 
-def deviations(k: float) -> Epsilon:
-    """``k`` standard deviations of each sample's input, over all but the batch."""
-    return lambda x: k * x.flatten(1).std(1, correction=0)
+def deviations(x: Tensor, k: float) -> Tensor:
+    """``k`` population standard deviations of each sample of an operator's input, (n,)."""
+    return k * x.flatten(1).std(1, correction=0)
+
+
+def multiplier(op: Operator, z: Tensor, R: Tensor, size: Tensor | float = 0.0) -> Tensor:
+    """sum_j w_ij R_j / (z_j + epsilon s(z_j)): what LRP-epsilon multiplies x_i with."""
+    return op.pull(R / stabilised(z, size), op.weight)
 
 
 def _positive(bias: Tensor | None) -> Tensor | float:
@@ -68,16 +78,20 @@ def _negative(bias: Tensor | None) -> Tensor | float:
 
 def epsilon(op: Operator, x: Tensor, z: Tensor, R: Tensor, size: Tensor | float = 0.0) -> Tensor:
     """LRP-epsilon, R_i = sum_j x_i w_ij R_j / (z_j + epsilon s(z_j)) (Bach et al. 2015, eq. 58); LRP-z at 0."""
-    return x * op.pull(R / stabilised(z, size), op.weight)
+    return x * multiplier(op, z, R, size)
 
 
-def sign(op: Operator, x: Tensor, z: Tensor, R: Tensor, mu: Tensor | float, size: Tensor | float = 0.0) -> Tensor:
-    """LRP-SIGN: R_i = sign_mu(x_i) sum_j w_ij R_j / (z_j + epsilon s(z_j)) (Gumpfer et al. 2023).
+def sign(x: Tensor, g: Tensor, mu: Tensor | float) -> Tensor:
+    """LRP-SIGN: R_i = sign_mu(x_i) g_i with the `multiplier` g (Gumpfer et al. 2023).
 
     sign_mu(x) is -1 for x < mu, else +1.
     """
-    g = op.pull(R / stabilised(z, size), op.weight)
     return g.where(x >= mu, -g)
+
+
+def _parts(op: Operator) -> tuple[Tensor, Tensor]:
+    """w+ and w-."""
+    return op.once("w+", lambda: op.weight.clamp(min=0)), op.once("w-", lambda: op.weight.clamp(max=0))
 
 
 def alphabeta(op: Operator, x: Tensor, z: Tensor, R: Tensor, a: float, b: float) -> Tensor:  # noqa: ARG001
@@ -85,7 +99,7 @@ def alphabeta(op: Operator, x: Tensor, z: Tensor, R: Tensor, a: float, b: float)
 
     Z+ = sum_i (x_i w_ij)+ + b_j+, Z- with the negative parts; each bias part counts once.
     """
-    up, down = op.weight.clamp(min=0), op.weight.clamp(max=0)
+    up, down = _parts(op)
     high, low = x.clamp(min=0), x.clamp(max=0)
     mixed = bool((x < 0).any())
 
@@ -104,7 +118,9 @@ def gamma(op: Operator, x: Tensor, z: Tensor, R: Tensor, g: float) -> Tensor:
     For z_j > 0 the positive (x_i w_ij)+ and b_j+ are enlarged, for z_j < 0 the negative ones; nothing goes on
     from z_j = 0.
     """
-    up, down = op.weight + g * op.weight.clamp(min=0), op.weight + g * op.weight.clamp(max=0)
+    up, down = (
+        op.once((name, g), lambda part=part: op.weight + g * part) for name, part in zip("+-", _parts(op), strict=True)
+    )
     high, low = x.clamp(min=0), x.clamp(max=0)
     mixed = bool((x < 0).any())
     bias: Tensor | float = 0.0 if op.bias is None else op.bias
@@ -120,24 +136,35 @@ def flat(op: Operator, x: Tensor, z: Tensor, R: Tensor) -> Tensor:  # noqa: ARG0
     """R_i = sum_j R_j / n_j, n_j the number of inputs that reach j (Lapuschkin et al. 2019)."""
     import torch
 
-    ones = torch.ones_like(op.weight)
-    return op.pull(R / op.run(torch.ones_like(x[:1]), ones), ones)
+    ones = op.once("1", lambda: torch.ones_like(op.weight))
+    return op.pull(R / op.once(("n", x.shape[1:]), lambda: op.run(torch.ones_like(x[:1]), ones)), ones)
 
 
-def wsquare(op: Operator, x: Tensor, z: Tensor, R: Tensor, *, bias: bool = True) -> Tensor:  # noqa: ARG001
-    """R_i = sum_j w_ij^2 / (sum_i w_ij^2 + b_j^2) R_j (Montavon et al. 2017); without b_j^2 where asked for."""
+def wsquare(op: Operator, x: Tensor, z: Tensor, R: Tensor) -> Tensor:  # noqa: ARG001
+    """R_i = sum_j w_ij^2 / (sum_i w_ij^2 + b_j^2) R_j (Montavon et al. 2017); no b_j^2 where biases are ignored."""
     import torch
 
-    squares = op.weight.square()
-    total = op.run(torch.ones_like(x[:1]), squares)
-    total = total + op.bias.square() if bias and op.bias is not None else total
+    squares = op.once("w2", lambda: op.weight.square())
+    total = op.once(("w2", x.shape[1:]), lambda: op.run(torch.ones_like(x[:1]), squares))
+    total = total if op.bias is None else total + op.bias.square()
     return op.pull((R / total).where(total != 0, 0), squares)
 
 
-def zbox(op: Operator, x: Tensor, z: Tensor, R: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """R_i = sum_j (x_i w_ij - l_i w_ij+ - h_i w_ij-) / (sum_i ..) R_j for inputs in [l, h] (Montavon et al. 2017)."""
-    up, down = op.weight.clamp(min=0), op.weight.clamp(max=0)
+def zbox(op: Operator, x: Tensor, z: Tensor, R: Tensor, low: Tensor, high: Tensor, key: Hashable) -> Tensor:
+    """R_i = sum_j (x_i w_ij - l_i w_ij+ - h_i w_ij-) / (sum_i ..) R_j for inputs in [l, h] (Montavon et al. 2017).
+
+    ``key`` tells boxes apart.
+    """
+    up, down = _parts(op)
     low, high = low.expand_as(x[:1]), high.expand_as(x[:1])
     bias: Tensor | float = 0.0 if op.bias is None else op.bias
-    s = R / stabilised(z - bias - op.run(low, up) - op.run(high, down))
+    least = op.once(("box", key, x.shape[1:]), lambda: op.run(low, up) + op.run(high, down))
+    s = R / stabilised(z - bias - least)
     return x * op.pull(s, op.weight) - low * op.pull(s, up) - high * op.pull(s, down)
+
+
+def unchanged(op: Operator, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+    """R_i = R_j, of an operator that keeps the shape; `RequestError` for another."""
+    if x.shape != z.shape:
+        raise RequestError(f"rule pass: layer {op.name!r} makes {tuple(z.shape[1:])} of {tuple(x.shape[1:])}")
+    return R

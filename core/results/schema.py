@@ -168,6 +168,10 @@ class Schema:
     """Of the maps that have some, by name."""
     mean: list[float] | None = None
     """Of each channel over the dataset, where a method asked for it."""
+    bounds: list[list[float]] | None = None
+    """The smallest and the largest value of each channel over the dataset, where a method asked for them."""
+    unruled: dict[str, int] = field(default_factory=dict)
+    """Operators of the model that have no rule of relevance, and how often they run, where relevance was asked for."""
     data: dict[str, Any] = field(default_factory=dict)
     """The job's data section, paths absolute: where the inputs came from."""
 

@@ -78,6 +78,12 @@ class Resolved:
             found = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True, allow_unused=True)
         return dict(zip(leaves, found, strict=True))
 
+    def probability(self, outputs: Outputs) -> Tensor:
+        """(n,): of the class, under the softmax or sigmoid that makes one of its score."""
+        assert self.readout is not None  # noqa: S101
+        found = replace(self.readout, score="probability").of(outputs.scores, self.index[outputs.rows])
+        return found.where(self.defined[outputs.rows], float("nan"))
+
     def total(self, outputs: Outputs) -> Tensor:
         """The sum of the scores that are defined."""
         return self.value(outputs).where(self.defined[outputs.rows], 0).sum()

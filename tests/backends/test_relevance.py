@@ -1,5 +1,7 @@
 """Relevance by operator interception: a layer worked out by hand, recorded nets, conservation."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,14 @@ from torch.nn import functional as F
 
 from camsweep.backends.torch.relevance.interception import Relevances
 from camsweep.core.relevance import rules
+from camsweep.core.relevance.grammar import InputRule, Rules
+from camsweep.core.relevance.manner import Manner
 
 RECORDED = dict(np.load(Path(__file__).parents[1] / "oracles" / "lrp.npz"))
 
 
 class ByHand:
+    kind, name = "dense", ""
     weight = torch.tensor([[1.0, -2, 3], [-1, 0.5, 2]], dtype=torch.float64)
     bias = torch.tensor([0.5, -1], dtype=torch.float64)
 
@@ -24,39 +29,21 @@ class ByHand:
     def pull(self, s, weight):
         return s @ weight
 
-
-def rule(text):
-    """What an expression's rule stands for."""
-    name, _, value = text.partition("=")
-    match name:
-        case "z":
-            return rules.epsilon
-        case "eps":
-            size = rules.deviations(float(value[:-3])) if value.endswith("std") else lambda _: float(value)
-            return lambda op, x, z, R: rules.epsilon(op, x, z, R, size(x))
-        case "a1b0" | "a2b1":
-            return lambda op, x, z, R: rules.alphabeta(op, x, z, R, float(name[1]), float(name[3]))
-        case "gamma":
-            return lambda op, x, z, R: rules.gamma(op, x, z, R, float(value))
-        case "flat":
-            return rules.flat
-        case "w2" | "w2nb":
-            return lambda op, x, z, R: rules.wsquare(op, x, z, R, bias=name == "w2")
-        case "zbox":
-            low, high = (torch.tensor(float(each), dtype=torch.float64) for each in value.split(":"))
-            return lambda op, x, z, R: rules.zbox(op, x, z, R, low, high)
-        case "sign":
-            mu, _, std = value.partition(",eps=")
-            size = rules.deviations(float(std[:-3])) if std else lambda _: 0.0
-            return lambda op, x, z, R: rules.sign(op, x, z, R, float(mu), size(x))
-    raise ValueError(text)
+    def once(self, _, compute):
+        return compute()
 
 
-def composite(text):
-    if text in ("A", "B"):
-        conv, dense = rule("a1b0" if text == "A" else "a2b1"), rule("eps=0.1")
-        return lambda op: conv if op.kind == "conv" else dense
-    return lambda _: rule(text)
+class Unbiased(ByHand):
+    bias = None
+
+
+def first(text):
+    """What the first operators do by an input rule, and whether that is a multiplier."""
+    found = InputRule.parse(text)
+    if found.box is not None:
+        low, high = (torch.tensor(float(each), dtype=torch.float64) for each in found.box.split(":"))
+        return partial(rules.zbox, low=low, high=high, key=text)
+    return found.rule
 
 
 def recorded(module, x):
@@ -68,21 +55,20 @@ def recorded(module, x):
     return x, mode, y
 
 
-def relevance(forward, text):
+def relevance(forward, text, **manner):
     """The map of an expression, the start being the logit of the predicted class."""
     x, mode, y = forward
-    base, _, first = text.partition("@")
+    base, _, at = text.partition("@")
+    manner = Manner(Rules.parse(base).composite, absorbs=at != "w2nb", **manner)
     chosen = y.argmax(1, keepdim=True)
     start = torch.zeros_like(y).scatter(1, chosen, y.detach().gather(1, chosen))
-    with mode.following(composite(base)):
-        found = torch.autograd.grad(
-            y, [*(entry.z for entry in mode.entries), x], start, retain_graph=True, materialize_grads=True
-        )
-        total = found[-1]
-        for entry, R in zip(mode.entries, found, strict=False):
-            at = (rule(first) if first else composite(base)(entry.op))(entry.op, entry.x.detach(), entry.z.detach(), R)
-            total = total + (at if entry.x is x else torch.autograd.grad(entry.x, x, at, retain_graph=True)[0])
-    return total
+    found = mode.propagated([y], [start], replace(manner, absorbs=True))
+    found.manner = manner
+    if at.startswith("sign="):
+        rule = InputRule.parse(at)
+        g = found.gradient(lambda op, x, z, R: rules.multiplier(op, z, R, rule.epsilon.size(x)))
+        return rules.sign(x.detach(), g, float(rule.mu))
+    return found.at_input(first(at.removesuffix("nb")) if at else None)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +92,16 @@ def relevance(forward, text):
 )
 def test_a_layer_worked_out_by_hand(text, expected):
     op, x, R = (
-        ByHand(),
+        ByHand() if text != "w2nb" else Unbiased(),
         torch.tensor([[1.0, 2, -1]], dtype=torch.float64),
         torch.tensor([[1.0, 2]], dtype=torch.float64),
     )
-    found = rule(text)(op, x, op.run(x, op.weight) + op.bias, R)
+    z = op.run(x, op.weight) + ByHand.bias
+    if text.startswith("sign="):
+        rule = InputRule.parse(text)
+        found = rules.sign(x, rules.multiplier(op, z, R, rule.epsilon.size(x)), float(rule.mu))
+    else:
+        found = first(text.removesuffix("nb"))(op, x, z, R)
     assert found.numpy() == pytest.approx(np.array([expected]), abs=5e-7)
 
 
@@ -201,7 +192,7 @@ def test_with_relus_lrp_z_is_the_input_times_the_gradient_with_biases_too():
 def test_an_operator_without_a_rule_is_named():
     class Odd(nn.Module):
         def forward(self, x):
-            return torch.erf(F.linear(x, torch.ones(3, 4, dtype=x.dtype)))
+            return torch.special.i0(F.linear(x, torch.ones(3, 4, dtype=x.dtype)))
 
     _, mode, _ = recorded(Odd(), torch.ones(2, 4, dtype=torch.float64))
-    assert mode.unruled == {"erf": 1}
+    assert mode.unruled == {"special_i0": 1}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -19,39 +19,67 @@ WEIGHTED: Mapping[Any, Kind] = {
 _DENSE = ("input", "weight", "bias")
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+_BACK: Mapping[Any, Callable[..., Tensor]] = {
+    torch.conv1d: torch.nn.grad.conv1d_input,
+    torch.conv2d: torch.nn.grad.conv2d_input,
+    torch.conv3d: torch.nn.grad.conv3d_input,
+}
+_FORTH: Mapping[Any, Callable[..., Tensor]] = {
+    torch.conv_transpose1d: torch.conv1d,
+    torch.conv_transpose2d: torch.conv2d,
+    torch.conv_transpose3d: torch.conv3d,
+}
+Memo = dict[Hashable, Tensor]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Weighted:
     """One call of a weighted operator; see `core.relevance.rules.Operator`."""
 
     func: Callable[..., Tensor]
     kind: Kind
     weight: Tensor
-    added: Tensor | None
-    """The bias, (channel,)."""
+    bias: Tensor | None
     settings: Mapping[str, Any]
+    shape: tuple[int, ...]
+    """Of its input."""
     name: str = ""
-    """Of the layer whose weight it is."""
-    absorbs: bool = True
-    """Whether the bias takes its share of the relevance."""
-    _shape: tuple[int, ...] = field(default=(), repr=False)
+    memo: Memo | None = field(default=None, repr=False)
+    """Outlasts the batch, where the weight does."""
+    key: Hashable = None
 
     @classmethod
     def of(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Weighted, Tensor]:
         """A call, and its input."""
-        names = _DENSE if func is F.linear else _TRANSPOSED if "transpose" in func.__name__ else _CONV
+        names = _DENSE if func is F.linear else _TRANSPOSED if func in _FORTH else _CONV
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        x, weight, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
-        bias = None if bias is None else bias.detach()
-        return cls(func, WEIGHTED[func], weight.detach(), bias, given, _shape=tuple(x.shape)), x
+        x, weight, bias = given.pop("input"), given.pop("weight").detach(), given.pop("bias", None)
+        bias = None if bias is None else bias.detach().reshape(-1, *[1] * (weight.ndim - 2))
+        key = id(weight), str(given)
+        return cls(func, WEIGHTED[func], weight, bias, given, tuple(x.shape), key=key), x
 
-    @property
-    def bias(self) -> Tensor | None:
-        """As it is added to z; None where it is to be ignored."""
-        if self.added is None or not self.absorbs:
-            return None
-        return self.added if self.kind == "dense" else self.added.reshape(-1, *[1] * (self.weight.ndim - 2))
+    def of_layer(self, name: str, memo: Memo, parameter: Tensor) -> Weighted:
+        """It, where its weight is a layer's."""
+        return replace(self, name=name, memo=memo, key=(id(parameter), str(self.settings)))
+
+    def normed(self, scale: Tensor, shift: Tensor, source: Tensor) -> Weighted:
+        """It and an affine map of its channels behind it as one operator; ``source`` tells such maps apart."""
+        if self.func in _FORTH:
+            groups = int(self.settings.get("groups", 1))
+            per_weight = scale.reshape(groups, 1, -1).expand(groups, self.weight.shape[0] // groups, -1)
+            per_weight = per_weight.reshape(self.weight.shape[0], -1, *[1] * (self.weight.ndim - 2))
+        else:
+            per_weight = scale.reshape(-1, *[1] * (self.weight.ndim - 1))
+        key = (self.key, id(source)) if self.memo is not None else None
+        both = replace(self, bias=None, key=key)
+        channels = (-1, *[1] * (self.weight.ndim - 2))
+        bias = shift.reshape(channels)
+        bias = bias if self.bias is None else bias + self.bias * scale.reshape(channels)
+        return replace(both, weight=both.once("W", lambda: self.weight * per_weight), bias=bias)
+
+    def unbiased(self) -> Weighted:
+        """It without its bias."""
+        return replace(self, bias=None)
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:
         """W x, without the bias."""
@@ -61,7 +89,21 @@ class Weighted:
         """W^T s."""
         if self.kind == "dense":
             return s @ weight
+        settings, shape = self.settings, (len(s), *self.shape[1:])
+        if forth := _FORTH.get(self.func):
+            found = forth(s, weight, None, **{k: v for k, v in settings.items() if k != "output_padding"})
+            return found[(..., *(slice(size) for size in shape[2:]))]
+        if not isinstance(settings.get("padding", 0), str) and s.ndim == weight.ndim:
+            return _BACK[self.func](shape, weight, s, **settings)
         with torch.enable_grad():
-            x = s.new_zeros((len(s), *self._shape[1:])).requires_grad_()
-            z = self.func(x, weight, None, **self.settings)
+            x = s.new_zeros(shape if s.ndim == weight.ndim else self.shape).requires_grad_()
+            z = self.func(x, weight, None, **settings)
         return torch.autograd.grad(z, x, s)[0]
+
+    def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """See `core.relevance.rules.Operator.once`."""
+        if self.memo is None:
+            return compute()
+        if (self.key, key) not in self.memo:
+            self.memo[self.key, key] = compute()
+        return self.memo[self.key, key]
