@@ -134,6 +134,8 @@ def explain(
             plan = plan_job(resolved, load_backend, sys.argv)
         else:
             with Progress("explaining", quiet=quiet) as progress:
+                for line in _renamed(resolved):
+                    progress.note(line)
                 outcome = run_job(resolved, load_backend, watch=progress, stop=stop, force=force, argv=sys.argv)
     if dry_run:
         emit(plan_answer(plan), _plan_lines(plan), as_json=as_json)
@@ -162,6 +164,11 @@ def given(flags: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The flags that were set."""
     kept = {section: {k: v for k, v in values.items() if v not in (None, [])} for section, values in flags.items()}
     return {section: values for section, values in kept.items() if values}
+
+
+def _renamed(job: Job) -> list[str]:
+    """What the names that SIGN-XAI has for methods are here."""
+    return [f"{name} of SIGN-XAI is {meant}" for name, meant in job.explain.renamed.items()]
 
 
 def _argument(text: str) -> tuple[str, Any]:
@@ -224,6 +231,7 @@ def plan_answer(plan: Plan) -> dict[str, Any]:
         "final": plan.schema.final,
         "score": plan.schema.score,
         "targets": plan.schema.targets,
+        "unruled": plan.schema.unruled,
         "maps": [{"name": m.name, "shape": m.shape, "formula": m.formula} for m in plan.schema.maps],
         "passes_per_batch": plan.passes,
         "batches": -(-len(plan.schema) // plan.job.explain.batch_size),
@@ -232,17 +240,25 @@ def plan_answer(plan: Plan) -> dict[str, Any]:
 
 
 def _plan_lines(plan: Plan) -> list[str]:
+    from ..core.plan import listed
+
     answer, passes = plan_answer(plan), plan.passes
     shape = " x ".join(map(str, plan.schema.input_shape))
     rows = [(info.name, " x ".join(map(str, info.shape)), info.formula) for info in plan.schema.maps]
     return [
         plan.job.toml().rstrip(),
         "",
+        *_renamed(plan.job),
         f"{len(plan.schema)} samples of {shape} in {answer['batches']} batches of {plan.job.explain.batch_size}",
         f"each batch: {passes['forward']} forward, {passes['backward']} backward"
         + (f", {passes['tail']} through the tail" if passes["tail"] else ""),
         f"targets: {', '.join(plan.schema.targets)}",
         f"score: {plan.schema.score}",
+        *(
+            [f"no rule of relevance, the gradient is taken: {listed(unruled)}"]
+            if (unruled := plan.schema.unruled)
+            else []
+        ),
         *table(rows, ("map", "shape", "formula")),
         f"at most {size(plan.bytes)} before compression, into {plan.job.output.path}",
     ]

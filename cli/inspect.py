@@ -51,7 +51,7 @@ def inspect(
     from ..core.data import open_dataset
     from ..core.errors import RequestError
     from ..core.job import Job
-    from ..core.plan import example
+    from ..core.plan import example, listed
 
     file = Path(model) if model.endswith(".toml") else None
     flags: dict[str, dict[str, Any]] = {
@@ -84,6 +84,7 @@ def inspect(
     with aside():
         loaded = load_backend(job)
         structure = loaded.structure(sample, extra)
+        unruled = loaded.unruled(sample, extra)
     answer = {
         "backend": loaded.name,
         "device": loaded.device,
@@ -94,6 +95,7 @@ def inspect(
         "final": structure.final,
         "parameters": structure.parameters,
         "auto": structure.auto,
+        "unruled": unruled,
         "layers": [
             {
                 "name": each.name,
@@ -130,5 +132,6 @@ def inspect(
         f"input {' x '.join(map(str, sample.shape[1:]))} -> {outputs}{final}",
         "",
         *table(rows, ("layer", "kind", "output", "tokens", "CAM")),
+        *(["", f"lrp has no rule for {listed(unruled)}, and takes the gradient there"] if unruled else []),
     ]
     emit(answer, lines, as_json=as_json)

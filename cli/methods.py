@@ -29,6 +29,7 @@ def methods(
     """
     from ..core.domains import DOMAINS
     from ..core.methods import METHODS, parse_expression
+    from ..core.methods.legacy import expanded
     from ..core.methods.registry import FACTORS, QUESTIONS
 
     if name is None:
@@ -45,8 +46,9 @@ def methods(
         return
     expression = parse_expression(name)
     method = expression.method
+    meant = expanded(name) if name not in METHODS else None
     lines = [
-        str(expression),
+        f"{name} of SIGN-XAI is {expression}" if meant else str(expression),
         "",
         _plain(method.function),
         "",

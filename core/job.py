@@ -14,7 +14,8 @@ from .data import DataSection
 from .data.section import located
 from .errors import RequestError, nearest
 from .keys import located as method_located
-from .methods import Expression, parse_expression
+from .methods import METHODS, Expression, parse_expression
+from .methods.legacy import expanded
 from .outputs import Score
 from .targets import Target, parse_target
 from .targets import located as target_located
@@ -63,6 +64,11 @@ class ExplainSection(Section):
             if found.setdefault(str(each), each) != each:
                 raise RequestError(f"{each} is given twice with different files of one name; rename one of them")
         return list(found.values())
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The methods given by their names in SIGN-XAI, and what they are here."""
+        return {each: str(parse_expression(each)) for each in self.methods if expanded(each) and each not in METHODS}
 
     @property
     def parsed_targets(self) -> list[Target]:

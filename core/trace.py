@@ -240,7 +240,8 @@ class Trace:
             )
             return sign(x, g, self._level(first.mu, 0.0))
         if first.box is not None:
-            return found.at_input(partial(zbox, **self.around.boxes[first.box], key=first.box))
+            box = self.around.boxes[first.box]
+            return found.at_input(partial(zbox, low=box["low"], high=box["high"], key=first.box))
         return found.at_input(first.rule)
 
     def _start(self, target: Resolved, init: str) -> Mapping[str, Tensor]:

@@ -139,7 +139,7 @@ class TorchSession:
         finally:
             self._tapping_now = False
         self.passes["forward"] += 1
-        given = carrying.current(given) if carrying else given
+        given = carrying.ended(given) if carrying else given
         if folding is not None:
             self._folds = folding.folds(given)
         if missing := [layer for layer in tapping.layers if layer not in self._taps]:
@@ -175,7 +175,7 @@ class TorchSession:
         with torch.enable_grad(), carrying, last:
             given = self.calling(x, {name: each.clone() for name, each in extra.items()})
         self.passes["forward"] += 1
-        return carrying, self.calling.read(carrying.current(given), last, rows)
+        return carrying, self.calling.read(carrying.ended(given), last, rows)
 
     def _relevances(self, x: Tensor) -> Relevances:
         return Relevances(x, self._parameters, self._memo)
@@ -365,7 +365,8 @@ class TorchPass:
         if not pairs:
             raise RequestError("the outputs do not depend on the input by a gradient (detached or not differentiable)")
         self.session.passes["backward"] += 1
-        return carrying.propagated(*zip(*pairs, strict=True), manner)
+        outputs, starts = zip(*pairs, strict=True)
+        return carrying.propagated(outputs, starts, manner)
 
     def tail(self, layer: str, activation: Tensor) -> Outputs:
         """What lies behind the layer, run again; the whole model where that cannot be taken apart."""

@@ -117,7 +117,12 @@ class Expression(Term):
     @property
     def complete(self) -> bool:
         """Whether its maps sum to a difference of scores."""
-        return self.method.complete and not self.factors
+        return self.method.complete and not self.factors and not self._against
+
+    @property
+    def _against(self) -> bool:
+        """Whether it is LRP-SIGN, which sums to nothing."""
+        return "first" in self.settings and self.settings["first"].mu is not None
 
     @property
     def place(self) -> Choice | None:
@@ -146,7 +151,12 @@ class Expression(Term):
     @property
     def formula(self) -> str:
         """In one line."""
-        steps = [self.method.formula, *(each.method.formula for each in self.factors)]
+        own = self.method.formula
+        if rules := self.settings.get("rules"):
+            first = self.settings["first"]
+            parts = [rules.composite.share, *([f"first: {first.share}"] if first else [])]
+            own = f"R_i = sum_j share_ij R_j, share_ij = {'; '.join(parts)}"
+        steps = [own, *(each.method.formula for each in self.factors)]
         return ", m = ".join(reversed(steps))
 
     @property
@@ -154,9 +164,9 @@ class Expression(Term):
         """What the map is measured in."""
         if self.fused:
             return "share of each layer's largest"
-        if self.settings.get("init", "logit") != "logit" and not self.factors:
-            return "share of 1" if self.settings["init"] == "one" else "probability"
-        return next((each.method.units for each in reversed(self.factors) if each.method.units), self.method.units)
+        own = {"one": "share of 1", "probability": "probability"}.get(self.settings.get("init", ""), self.method.units)
+        own += " / input" if self._against else ""
+        return next((each.method.units for each in reversed(self.factors) if each.method.units), own)
 
     def __call__(self, answer: Callable[[str, Term], Any]) -> Tensor:
         """The map at one layer, (batch, *s) for a CAM, (batch, channel, *s) for an input attribution."""

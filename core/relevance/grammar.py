@@ -28,6 +28,18 @@ FORMS = {
     "pass": "pass",
 }
 """The spelling of each rule."""
+SHARES = {
+    "z": "x_i w_ij / z_j",
+    "eps": "x_i w_ij / (z_j + {} s(z_j))",
+    "std": "x_i w_ij / (z_j + {} std(x) s(z_j))",
+    "alphabeta": "{} (x_i w_ij)+ / Z+_j - {} (x_i w_ij)- / Z-_j",
+    "z+": "(x_i w_ij)+ / Z+_j",
+    "gamma": "(x_i w_ij + {} (x_i w_ij)^s(z_j)) / sum_i",
+    "flat": "1 / n_j",
+    "w2": "w_ij^2 / sum_i",
+    "pass": "1",
+}
+"""Of the relevance R_j, what goes to x_i."""
 SPELT = "z, eps=0.1, eps=0.25std, a2b1, zplus, gamma=0.25, w2, flat or pass"
 NAMED = {
     "A": "conv.a1b0,dense.eps=0.1",
@@ -69,6 +81,11 @@ class Rule:
         )
         return form.format(*map(show, self.numbers))
 
+    @property
+    def share(self) -> str:
+        """Of the relevance R_j, what goes to x_i."""
+        return SHARES["z+" if self.numbers[1:] == (0.0,) else self.name].format(*map(show, self.numbers))
+
     def size(self, x: Tensor) -> Tensor | float:
         """The epsilon of an operator with input ``x``."""
         match self.name:
@@ -108,6 +125,11 @@ class Composite:
     def of(self, op: rules.Operator) -> Rule:
         """The rule of an operator."""
         return next((rule for place, rule in self.parts if _fits(place, op)), Rule("z"))
+
+    @property
+    def share(self) -> str:
+        """Of the relevance R_j, what goes to x_i, kind by kind."""
+        return "; ".join(f"{place}: {rule.share}" if place else rule.share for place, rule in self.parts)
 
     @property
     def layers(self) -> list[str]:
@@ -230,6 +252,17 @@ class InputRule(Text):
         """Of SIGN's denominator."""
         found = _SIGN.fullmatch(self)
         return Rule.parse(found[2]) if found and found[2] else Rule("z")
+
+    @property
+    def share(self) -> str:
+        """Of the relevance R_j, what goes to x_i."""
+        if self.rule is not None:
+            return self.rule.share
+        if self.box is not None:
+            return "(x_i w_ij - l_i w_ij+ - h_i w_ij-) / sum_i"
+        return self.epsilon.share.replace(
+            "x_i", f"(1 where x_i >= {Threshold.show(self.mu or Threshold('0'))} else -1)", 1
+        )
 
     @property
     def box(self) -> str | None:

@@ -118,9 +118,8 @@ def gamma(op: Operator, x: Tensor, z: Tensor, R: Tensor, g: float) -> Tensor:
     For z_j > 0 the positive (x_i w_ij)+ and b_j+ are enlarged, for z_j < 0 the negative ones; nothing goes on
     from z_j = 0.
     """
-    up, down = (
-        op.once((name, g), lambda part=part: op.weight + g * part) for name, part in zip("+-", _parts(op), strict=True)
-    )
+    plus, minus = _parts(op)
+    up, down = op.once(("+", g), lambda: op.weight + g * plus), op.once(("-", g), lambda: op.weight + g * minus)
     high, low = x.clamp(min=0), x.clamp(max=0)
     mixed = bool((x < 0).any())
     bias: Tensor | float = 0.0 if op.bias is None else op.bias
@@ -156,7 +155,13 @@ def zbox(op: Operator, x: Tensor, z: Tensor, R: Tensor, low: Tensor, high: Tenso
     ``key`` tells boxes apart.
     """
     up, down = _parts(op)
-    low, high = low.expand_as(x[:1]), high.expand_as(x[:1])
+    try:
+        low, high = low.expand_as(x[:1]), high.expand_as(x[:1])
+    except RuntimeError:
+        raise RequestError(
+            f"zbox: the first layer with weights gets {tuple(x.shape[1:])}, for which bounds of {tuple(low.shape)} are "
+            "none; give one number each"
+        ) from None
     bias: Tensor | float = 0.0 if op.bias is None else op.bias
     least = op.once(("box", key, x.shape[1:]), lambda: op.run(low, up) + op.run(high, down))
     s = R / stabilised(z - bias - least)

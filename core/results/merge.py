@@ -58,6 +58,9 @@ def describe(file: h5py.File, schema: Schema, finished: str) -> None:
         group["vectors"], group["offset"], group["scores"] = concepts.vectors, concepts.offset, concepts.scores
     if schema.mean is not None:
         file["inputs/mean"] = np.array(schema.mean)
+    if schema.bounds is not None:
+        file["inputs/bounds"] = np.array(schema.bounds)
+    file.require_group("maps").attrs["unruled"] = json.dumps(schema.unruled)
     _axes(file, schema)
     for each in schema.maps:
         _describe_map(file, schema, each)

@@ -40,48 +40,37 @@ def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
 def multi_head(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """`F.multi_head_attention_forward`, without its dropout."""
     given = {**dict(zip(_MULTI_HEAD, args, strict=False)), **kwargs}
-    query, key, value = (given[name] for name in ("query", "key", "value"))
-    if batched := query.ndim == 3:
-        query, key, value = (each.transpose(0, 1) for each in (query, key, value))  # (batch, token, feature)
-    else:
-        query, key, value = (each[None] for each in (query, key, value))
-    heads, width = given["num_heads"], given["embed_dim_to_check"]
+    inputs = [given[name] for name in ("query", "key", "value")]
+    itself, batched = all(each is inputs[0] for each in inputs), inputs[0].ndim == 3
+    inputs = [each.transpose(0, 1) if batched else each[None] for each in inputs]  # (batch, token, feature)
+    biases = [None] * 3 if given["in_proj_bias"] is None else given["in_proj_bias"].chunk(3)
     if given.get("use_separate_proj_weight"):
-        weights = [given[f"{name}_proj_weight"] for name in "qkv"]
-        biases = [None] * 3 if given["in_proj_bias"] is None else given["in_proj_bias"].chunk(3)
-        q, k, v = (F.linear(*each) for each in zip((query, key, value), weights, biases, strict=True))
-    elif (query is key and key is value) or given["query"] is given["key"] is given["value"]:
-        q, k, v = F.linear(query, given["in_proj_weight"], given["in_proj_bias"]).chunk(3, -1)
+        matrices = [given[f"{name}_proj_weight"] for name in "qkv"]
+        q, k, v = (F.linear(*each) for each in zip(inputs, matrices, biases, strict=True))
+    elif itself:
+        q, k, v = F.linear(inputs[0], given["in_proj_weight"], given["in_proj_bias"]).chunk(3, -1)
     else:
-        weights = given["in_proj_weight"].chunk(3)
-        biases = [None] * 3 if given["in_proj_bias"] is None else given["in_proj_bias"].chunk(3)
-        q, k, v = (F.linear(*each) for each in zip((query, key, value), weights, biases, strict=True))
-    batch, mask, padding = len(q), given.get("attn_mask"), given.get("key_padding_mask")
-    mask = _additive(mask, q)
-    padding = _additive(padding, q)
+        q, k, v = (F.linear(*each) for each in zip(inputs, given["in_proj_weight"].chunk(3), biases, strict=True))
+    batch, heads, tokens = len(q), given["num_heads"], k.shape[1]
     if given.get("bias_k") is not None:
-        k = torch.cat([k, given["bias_k"].reshape(1, 1, -1).expand(batch, 1, -1)], 1)
-        v = torch.cat([v, given["bias_v"].reshape(1, 1, -1).expand(batch, 1, -1)], 1)
+        k, v = (torch.cat([each, given[f"bias_{n}"].expand(batch, 1, -1)], 1) for n, each in (("k", k), ("v", v)))
     if given.get("add_zero_attn"):
-        k, v = (torch.cat([each, each.new_zeros(batch, 1, each.shape[-1])], 1) for each in (k, v))
-    q, k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k, v))
-    more = k.shape[2] - (key.shape[1])
-    if mask is not None:
-        mask = F.pad(mask, (0, more)) if more else mask
-        mask = mask if mask.ndim == 2 else mask.reshape(batch, heads, *mask.shape[-2:])
-    if padding is not None:
-        padding = padding.reshape(batch, 1, 1, -1)
-        padding = F.pad(padding, (0, more)) if more else padding
-        mask = padding if mask is None else mask + padding
-    scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(width // heads))
-    weights = torch.softmax(_masked(scores, mask), -1)
-    found = (weights @ v).transpose(1, 2).flatten(2)
-    found = F.linear(found, given["out_proj_weight"], given["out_proj_bias"])
-    seen = None
-    if given.get("need_weights", True):
-        seen = weights.mean(1) if given.get("average_attn_weights", True) else weights
-        seen = seen if batched else seen[0]
-    return (found.transpose(0, 1) if batched else found[0]), seen
+        k, v = (F.pad(each, (0, 0, 0, 1)) for each in (k, v))
+    more = k.shape[1] - tokens  # of which no mask speaks
+    q, k, v = (each.reshape(*each.shape[:2], heads, -1).transpose(1, 2) for each in (q, k, v))
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    mask, padding = given.get("attn_mask"), given.get("key_padding_mask")
+    if mask is not None and mask.ndim == 3:
+        mask = mask.reshape(batch, heads, *mask.shape[1:])
+    for each in (mask, None if padding is None else padding.reshape(batch, 1, 1, tokens)):
+        if each is not None:
+            each = F.pad(each, (0, more))
+            scores = _masked(scores, ~each if each.dtype == torch.bool else each)  # here True is left out
+    weights = torch.softmax(scores, -1)
+    found = F.linear((weights @ v).transpose(1, 2).flatten(2), given["out_proj_weight"], given["out_proj_bias"])
+    seen = weights.mean(1) if given.get("average_attn_weights", True) else weights
+    seen = seen if batched else seen[0]
+    return found.transpose(0, 1) if batched else found[0], seen if given.get("need_weights", True) else None
 
 
 _MULTI_HEAD = (
@@ -92,15 +81,9 @@ _MULTI_HEAD = (
 )  # fmt: skip
 
 
-def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
-    """Of a boolean mask, where True is left out, what is added to the scores."""
-    if mask is None or mask.dtype != torch.bool:
-        return mask
-    return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(mask, float("-inf"))
-
-
-def lstm_step(a: Tensor, h: Tensor, c: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
+def lstm_step(a: Tensor, hc: tuple[Any, Any], w: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
     """One step from the input's projection ``a``."""
+    h, c = hc
     i, f, g, o = (a + F.linear(h, w, b)).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
@@ -138,7 +121,7 @@ def _unrolled(kind: str) -> Callable[..., Any]:
                 h, c, found = h0[place], None if c0 is None else c0[place], []
                 for a in reversed(projections) if way else projections:
                     if kind == "lstm":
-                        h, c = lstm_step(a, h, c, w, b)
+                        h, c = lstm_step(a, (h, c), w, b)
                         h = F.linear(h, own[-1]) if projects else h
                     else:
                         h = gru_step(a, h, w, b) if kind == "gru" else step(a + F.linear(h, w, b))  # type: ignore[misc]
@@ -156,7 +139,7 @@ def _unrolled(kind: str) -> Callable[..., Any]:
 
 
 def _lstm_cell(x: Tensor, hx: Any, w_in: Tensor, w: Tensor, b_in: Any = None, b: Any = None) -> tuple[Tensor, Tensor]:
-    return lstm_step(F.linear(x, w_in, b_in), *hx, w, b)
+    return lstm_step(F.linear(x, w_in, b_in), hx, w, b)
 
 
 def _gru_cell(x: Tensor, h: Tensor, w_in: Tensor, w: Tensor, b_in: Any = None, b: Any = None) -> Tensor:

@@ -53,7 +53,10 @@ class Call:
 
 
 class Relevances(TorchFunctionMode):
-    """Records a forward for relevance. ``parameters`` are names of layers by the identity of their weight."""
+    """Records a forward for relevance, of a frozen model.
+
+    ``parameters`` are names of layers by the identity of their weight, ``memo`` is what outlasts the forward.
+    """
 
     def __init__(self, x: Tensor, parameters: Mapping[int, str], memo: Memo | None = None) -> None:
         super().__init__()
@@ -76,9 +79,11 @@ class Relevances(TorchFunctionMode):
         self._calls: Any = WeakIdKeyDictionary()
         """By their output, the calls that a norm may join."""
 
-    def current(self, nest: Any) -> Any:
-        """Tensors in a nest, those that were written over as what they have become."""
-        return _mapped(nest, self._current)
+    def ended(self, outputs: Any) -> Any:
+        """What the model gave, tensors that were written over as what they have become."""
+        outputs = _mapped(outputs, self._current)
+        self._seen(outputs)
+        return outputs
 
     @contextmanager
     def going(self, way: Way) -> Iterator[None]:
@@ -102,7 +107,7 @@ class Relevances(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         args, kwargs = _mapped(args, self._current), _mapped(kwargs or {}, self._current)
-        given = [each for each in _tensors((args, kwargs)) if each in self._behind]
+        given = self._seen((args, kwargs))
         if not given:
             return func(*args, **kwargs)
         if func is Tensor.__setitem__:
@@ -123,6 +128,21 @@ class Relevances(TorchFunctionMode):
         if in_place:
             self._now[args[0]] = result
         return result
+
+    def _seen(self, nest: Any) -> list[Tensor]:
+        """The tensors that depend on the input; those that something made that cannot be watched are noted.
+
+        Nothing else requires a gradient: the parameters are frozen.
+        """
+        found = [each for each in _tensors(nest) if each.requires_grad]
+        for each in found:
+            if each not in self._behind:
+                self._behind[each] = bool(self.entries)
+                self._note(type(each.grad_fn).__name__)
+        return found
+
+    def _note(self, name: str) -> None:
+        self.unruled[name] = self.unruled.get(name, 0) + 1
 
     def _current(self, tensor: Tensor) -> Tensor:
         while tensor in self._now:
@@ -154,7 +174,7 @@ class Relevances(TorchFunctionMode):
         leads = [each for each in _tensors(result) if each.requires_grad]
         name = getattr(func, "__name__", str(func))
         if leads and func not in STRUCTURAL and name != "__get__":  # of x.T, x.mT
-            self.unruled[name] = self.unruled.get(name, 0) + 1
+            self._note(name)
         elif all(each in self._gates for each in given):
             self._gates.update((each, True) for each in leads)
         return result
@@ -225,7 +245,7 @@ class Propagated:
 
     def at_input(self, rule: AtInput | None = None) -> Tensor:
         """The relevance at the input, the first operators following ``rule``, or the composite."""
-        way = self.manner if rule is None else "carry"
+        way: Way = self.manner if rule is None else "carry"
         total = torch.zeros_like(self.mode.x) if self.rest is None else self.rest
         for call, R in self.found:
             x, z = call.x.detach(), call.z.detach()
@@ -245,7 +265,8 @@ class Propagated:
         if at is self.mode.x:
             return values
         with self.mode.going(way):
-            return torch.autograd.grad(at, self.mode.x, values, retain_graph=True)[0]
+            [found] = torch.autograd.grad(at, self.mode.x, values, retain_graph=True)
+        return found
 
 
 def _as_linear(func: Any, args: tuple[Any, ...], given: Sequence[Tensor]) -> tuple[Any, ...] | None:
@@ -292,8 +313,7 @@ class _Pass(torch.autograd.Function):
             with torch.enable_grad():
                 ctx.leaf = x.detach().requires_grad_()
                 ctx.result = run(ctx.leaf)
-            return ctx.result.detach()
-        return run(x)
+        return run(x) if behind else ctx.result.detach()
 
     @staticmethod
     def backward(ctx: Any, *given: Any) -> Any:
@@ -341,7 +361,8 @@ class _Share(torch.autograd.Function):
             ctx.leaves = [each.detach().requires_grad_() for each in inputs]
             ctx.result = run(*ctx.leaves)
         ctx.run, ctx.mode, ctx.parts, ctx.ungated = run, mode, parts, ungated
-        return ctx.result.detach()
+        y: Tensor = ctx.result.detach()
+        return y
 
     @staticmethod
     def backward(ctx: Any, *given: Any) -> Any:

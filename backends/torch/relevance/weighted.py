@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+from torch.nn import grad
 
 Kind = Literal["conv", "dense"]
 WEIGHTED: Mapping[Any, Kind] = {
@@ -20,9 +21,9 @@ _DENSE = ("input", "weight", "bias")
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 _BACK: Mapping[Any, Callable[..., Tensor]] = {
-    torch.conv1d: torch.nn.grad.conv1d_input,
-    torch.conv2d: torch.nn.grad.conv2d_input,
-    torch.conv3d: torch.nn.grad.conv3d_input,
+    torch.conv1d: grad.conv1d_input,
+    torch.conv2d: grad.conv2d_input,
+    torch.conv3d: grad.conv3d_input,
 }
 _FORTH: Mapping[Any, Callable[..., Tensor]] = {
     torch.conv_transpose1d: torch.conv1d,
@@ -58,8 +59,8 @@ class Weighted:
         key = id(weight), str(given)
         return cls(func, WEIGHTED[func], weight, bias, given, tuple(x.shape), key=key), x
 
-    def of_layer(self, name: str, memo: Memo, parameter: Tensor) -> Weighted:
-        """It, where its weight is a layer's."""
+    def of_layer(self, name: str, memo: Memo | None, parameter: Tensor) -> Weighted:
+        """It, where its weight is made of a layer's ``parameter``; with a memory where it is that itself."""
         return replace(self, name=name, memo=memo, key=(id(parameter), str(self.settings)))
 
     def normed(self, scale: Tensor, shift: Tensor, source: Tensor) -> Weighted:
@@ -92,7 +93,9 @@ class Weighted:
         settings, shape = self.settings, (len(s), *self.shape[1:])
         if forth := _FORTH.get(self.func):
             found = forth(s, weight, None, **{k: v for k, v in settings.items() if k != "output_padding"})
-            return found[(..., *(slice(size) for size in shape[2:]))]
+            for axis, size in enumerate(shape[2:], 2):  # an output padding may have made it longer
+                found = found.narrow(axis, 0, size)
+            return found
         if not isinstance(settings.get("padding", 0), str) and s.ndim == weight.ndim:
             return _BACK[self.func](shape, weight, s, **settings)
         with torch.enable_grad():
