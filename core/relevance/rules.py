@@ -7,6 +7,7 @@ the positive and the negative part of w.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -48,19 +49,20 @@ def stabilised(z: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
     """The denominator z + epsilon s(z), never nearer to 0 than the rounding of the sample's largest |z|."""
     import torch
 
-    limits = torch.finfo(z.dtype)
-    size = (z.abs().flatten(1).amax(1) * limits.eps).clamp(min=limits.tiny)
-    if isinstance(epsilon, torch.Tensor):
-        size = size.maximum(epsilon)
-    elif epsilon:
-        size = size.clamp(min=epsilon)
-    size = per_sample(size, z)
-    return z + size.where(z >= 0, -size)
+    limits, axes = torch.finfo(z.dtype), tuple(range(1, z.ndim))
+    # Without a copy of |z|, and by the bit of the sign: several times as fast; + 0.0 makes 0 of -0.
+    size = (z.amax(axes).maximum(-z.amin(axes)) * limits.eps).clamp(min=limits.tiny)
+    size = size.maximum(epsilon) if isinstance(epsilon, torch.Tensor) else size.clamp(min=epsilon)
+    return torch.copysign(per_sample(size, z), z + 0.0).add_(z)
 
 
 def deviations(x: Tensor, k: float) -> Tensor:
     """``k`` population standard deviations of each sample of an operator's input, (n,)."""
-    return k * x.flatten(1).std(1, correction=0)
+    import torch
+
+    axes = tuple(range(1, x.ndim))
+    centred = x - x.mean(axes, keepdim=True)
+    return torch.linalg.vector_norm(centred, dim=axes) * (k / math.sqrt(centred[0].numel()))
 
 
 def multiplier(op: Operator, z: Tensor, R: Tensor, size: Tensor | float = 0.0) -> Tensor:
@@ -100,13 +102,10 @@ def alphabeta(op: Operator, x: Tensor, z: Tensor, R: Tensor, a: float, b: float)
     Z+ = sum_i (x_i w_ij)+ + b_j+, Z- with the negative parts; each bias part counts once.
     """
     up, down = _parts(op)
-    high, low = x.clamp(min=0), x.clamp(max=0)
-    mixed = bool((x < 0).any())
 
     def share(one: Tensor, other: Tensor, bias: Tensor | float) -> Tensor:
-        total = op.run(high, one) + (op.run(low, other) if mixed else 0.0) + bias
-        s = (R / total).where(total != 0, 0)
-        return high * op.pull(s, one) + (low * op.pull(s, other) if mixed else 0.0)
+        s = _quotient(R, _contributions(op, x, one, other) + bias)
+        return _distributed(op, x, s, one, other)
 
     found = a * share(up, down, _positive(op.bias))
     return found - b * share(down, up, _negative(op.bias)) if b else found
@@ -118,17 +117,32 @@ def gamma(op: Operator, x: Tensor, z: Tensor, R: Tensor, g: float) -> Tensor:
     For z_j > 0 the positive (x_i w_ij)+ and b_j+ are enlarged, for z_j < 0 the negative ones; nothing goes on
     from z_j = 0.
     """
-    plus, minus = _parts(op)
-    up, down = op.once(("+", g), lambda: op.weight + g * plus), op.once(("-", g), lambda: op.weight + g * minus)
-    high, low = x.clamp(min=0), x.clamp(max=0)
-    mixed = bool((x < 0).any())
-    bias: Tensor | float = 0.0 if op.bias is None else op.bias
-    found = x.new_zeros(())
-    for there, one, other, more in ((z > 0, up, down, _positive(op.bias)), (z < 0, down, up, _negative(op.bias))):
-        total = op.run(high, one) + (op.run(low, other) if mixed else 0.0) + bias + g * more
-        s = (R / total).where(there & (total != 0), 0)
-        found = found + high * op.pull(s, one) + (low * op.pull(s, other) if mixed else 0.0)
-    return found
+    up, down = _parts(op)
+    more, less = op.once(("+", g), lambda: op.weight + g * up), op.once(("-", g), lambda: op.weight + g * down)
+    positive = _contributions(op, x, up, down) + _positive(op.bias)
+    s = _quotient(R, z + g * positive.where(z > 0, z - positive))  # the negative ones are the rest of z
+    found = _distributed(op, x, s * (z > 0), more, less)
+    s = s * (z < 0)
+    return found + _distributed(op, x, s, less, more) if s.any() else found  # behind a ReLU there is nothing below 0
+
+
+def _contributions(op: Operator, x: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """``one`` for what is positive in ``x`` and ``other`` for what is negative."""
+    if x.amin() >= 0:
+        return op.run(x, one)
+    return op.run(x.clamp(min=0), one) + op.run(x.clamp(max=0), other)
+
+
+def _distributed(op: Operator, x: Tensor, s: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """The same way back."""
+    if x.amin() >= 0:
+        return x * op.pull(s, one)
+    return x.clamp(min=0) * op.pull(s, one) + x.clamp(max=0) * op.pull(s, other)
+
+
+def _quotient(R: Tensor, total: Tensor) -> Tensor:
+    """R / total where all that is shared out is not 0; elsewhere nothing is."""
+    return R / total.masked_fill(total == 0, float("inf"))
 
 
 def flat(op: Operator, x: Tensor, z: Tensor, R: Tensor) -> Tensor:  # noqa: ARG001
@@ -146,7 +160,7 @@ def wsquare(op: Operator, x: Tensor, z: Tensor, R: Tensor) -> Tensor:  # noqa: A
     squares = op.once("w2", lambda: op.weight.square())
     total = op.once(("w2", x.shape[1:]), lambda: op.run(torch.ones_like(x[:1]), squares))
     total = total if op.bias is None else total + op.bias.square()
-    return op.pull((R / total).where(total != 0, 0), squares)
+    return op.pull(_quotient(R, total), squares)
 
 
 def zbox(op: Operator, x: Tensor, z: Tensor, R: Tensor, low: Tensor, high: Tensor, key: Hashable) -> Tensor:

@@ -167,7 +167,7 @@ class Relevances(TorchFunctionMode):
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return self._marked(func, _Softmax.apply(args[0], lambda x: func(x, *args[1:], **kwargs), self, dim))  # type: ignore[no-untyped-call]
         if (norm := linear_norm(func, args, kwargs)) is not None:
-            return _Share.apply(norm, self, (1.0,), (1.0,), args[0])  # type: ignore[no-untyped-call]
+            return _Share.apply(norm, self, (1.0,), (1.0,), False, args[0])  # type: ignore[no-untyped-call]
         if func in SHARED or func in PRODUCTS or func in QUOTIENTS:
             return self._shared(func, args, kwargs, given)
         result = func(*args, **kwargs)
@@ -222,7 +222,8 @@ class Relevances(TorchFunctionMode):
         ungated = parts
         if func in PRODUCTS and any(gated) and not all(gated):
             ungated = [0.0 if each else 1 / gated.count(False) for each in gated]
-        found: Tensor = _Share.apply(run, self, parts, ungated, *paths)  # type: ignore[no-untyped-call]
+        masked = len(paths) < len(list(_tensors((args, kwargs))))  # by -inf, it may be
+        found: Tensor = _Share.apply(run, self, parts, ungated, masked, *paths)  # type: ignore[no-untyped-call]
         if all(gated):
             self._gates[found] = True
         return found
@@ -355,19 +356,20 @@ class _Share(torch.autograd.Function):
         mode: Relevances,
         parts: Sequence[float],
         ungated: Sequence[float],
+        masked: bool,
         *inputs: Tensor,
     ) -> Tensor:
         with torch.enable_grad():
             ctx.leaves = [each.detach().requires_grad_() for each in inputs]
             ctx.result = run(*ctx.leaves)
-        ctx.run, ctx.mode, ctx.parts, ctx.ungated = run, mode, parts, ungated
+        ctx.run, ctx.mode, ctx.parts, ctx.ungated, ctx.masked = run, mode, parts, ungated, masked
         y: Tensor = ctx.result.detach()
         return y
 
     @staticmethod
     def backward(ctx: Any, *given: Any) -> Any:
         [R], way, leaves, y = given, ctx.mode.way, ctx.leaves, ctx.result
-        none = (None, None, None, None)
+        none = (None,) * 5
         if way == "carry" and len(leaves) == 1 and leaves[0].shape == y.shape:
             return *none, R
         if way == "gradient":
@@ -376,7 +378,7 @@ class _Share(torch.autograd.Function):
         if isinstance(way, Manner):
             total = total if way.absorbs else total - ctx.run(*(torch.zeros_like(each) for each in leaves))
             parts = parts if way.gates else ctx.ungated
-        s = R / stabilised(total.nan_to_num(posinf=0, neginf=0))  # a mask adds -inf
+        s = R / stabilised(total.nan_to_num(posinf=0, neginf=0) if ctx.masked else total)
         found = torch.autograd.grad(y, leaves, s, retain_graph=True)
         return *none, *(part * x.detach() * g for part, x, g in zip(parts, leaves, found, strict=True))
 
