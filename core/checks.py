@@ -23,7 +23,8 @@ def settle_domains(expressions: list[Expression], space: Space) -> dict[str, Dom
         for term in expression.terms:
             if "T" in term.method.asks and key_of(term.domain) not in found:
                 found[key_of(term.domain)] = term.domain.on(space) if term.domain else Domain(space)
-        if expression.factors and not found.get(key_of(expression.place), Domain(space)).linear:
+        carried = expression.factors or expression.method.family == "relevance"
+        if carried and not found.get(key_of(expression.place), Domain(space)).linear:
             raise RequestError(f"{expression}: {expression.place} is not linear, only ig can be taken in it")
     return found
 

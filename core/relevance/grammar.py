@@ -162,7 +162,9 @@ def composite(text: str) -> Composite:
         found = next(((place, rule) for place, text in splits if (rule := _rule(text))), None)
         if found is None and re.fullmatch("[A-Za-z][A-Za-z-]*", part):
             raise ValueError(f"{part!r} is no rule. {nearest(part, [*NAMED, 'zplus', *FORMS])}")
-        parts.append(found or ("", Rule.parse(splits[-1][1])))  # which says what is wrong
+        parts.append(
+            found or ("", Rule.parse([each for _, each in splits if not each[:1].isdigit()][-1]))
+        )  # says why not
     places = [place for place, _ in parts]
     if len(set(places)) < len(places):
         raise ValueError(f"{text!r} gives two rules for one place")

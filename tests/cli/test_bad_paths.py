@@ -142,6 +142,26 @@ number = 3
 OWN = text("own.py", DOMAIN)
 
 ROWS = [
+    Row("unknown rule of relevance", "lrp:epsilon=0.1", r"'epsilon=0\.1' is no rule; expected z, eps=0\.1"),
+    Row("misspelt composite", "lrp:epsilon-pluss", r"'epsilon-pluss' is no rule\. Did you mean 'epsilon-plus'"),
+    Row("alpha and beta", "lrp:a2b2", r"a - b is 0, expected 1, as in a2b1"),
+    Row("two rules", "lrp:z,eps=1", r"'z,eps=1' gives two rules for one place"),
+    Row("no input rule", "lrp:z@", r"ends in an @: write an input rule behind it"),
+    Row("unknown input rule", "lrp:z@foo", r"behind the @: 'foo' is no rule"),
+    Row("sign of nothing of relevance", "lrp:z@sign", r"behind the @: sign='' given, expected a number"),
+    Row("sign with another rule", "lrp:z@sign=0,a1b0", r"sign takes eps=0\.1 or eps=0\.25std, not a1b0"),
+    Row("signs of too many", "lrp:z@sign=1/2/3", r"3 numbers given, expected one, or one for each of the 2 channels"),
+    Row("half a box", "lrp:z@zbox=1", r"zbox='1' given, expected LOW:HIGH, caffe"),
+    Row("box upside down", "lrp:z@zbox=2:1", r"zbox=2:1: low is above high"),
+    Row("box of three channels", "lrp:z@zbox=torchvision", r"low is \(3,\), expected a number, one for each of the 2 channels"),
+    Row("no box file", "lrp:z@zbox=none.npz", r"zbox=none\.npz holds no arrays low and high"),
+    Row("file without bounds", "lrp:z@zbox=fit.npz", r"zbox=fit\.npz holds no arrays low and high: .*low", fit(a=np.ones(2))),
+    Row("bounds of another shape", "lrp:z@zbox=fit.npz", r"low is \(5,\), expected", fit(low=np.zeros(5), high=np.ones(5))),
+    Row("bounds of NaN", "lrp:z@zbox=fit.npz", r"not all its values are finite", fit(low=np.zeros(2), high=np.full(2, np.nan))),
+    Row("an input rule of a gradient", "grad@flat", r"only lrp takes an input rule behind an @"),
+    Row("relevance in a cepstrum", "lrp:z,domain=cepstrum", r"cepstrum is not linear, only ig can be taken in it"),
+    Row("an option", "lrp:z,init=two", r"lrp: init='two' given, expected logit or one or probability"),
+    Row("a name of nobody", "lrp_omega", r"unknown method 'lrp_omega'"),
     # domains
     Row("unknown domain", "ig:domain=forier", r"unknown domain 'forier'\. Did you mean 'fourier'\? .*FILE\.py:CLASS"),
     Row("no domain", "ig:domain=", r"ig: domain='' given, expected FILE\.py:NAME|unknown domain ''|domain='' given"),
