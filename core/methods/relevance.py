@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @relevance(
     "lrp",
-    formula="R_i = sum_j share_ij R_j, from the score down, share_ij = x_i w_ij / z_j by LRP-z",
+    formula="R_i = sum_j share_ij R_j, share_ij = x_i w_ij / z_j",
     source="Bach et al. 2015; LRP-SIGN: Gumpfer et al. 2023; in a domain: Vielhaben et al. 2024",
     units="score",
 )

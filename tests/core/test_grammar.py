@@ -9,6 +9,7 @@ from camsweep.core.errors import RequestError
 from camsweep.core.keys import Baseline, Code, Count, Share
 from camsweep.core.methods import METHODS, parse_expression
 from camsweep.core.methods.registry import FACTORS
+from camsweep.core.relevance.grammar import InputRule, Rules
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,10 @@ def test_canonical_spelling(given_text, canonical):
     assert str(parse_expression(given_text)) == canonical
 
 
+RULES = ["eps=.5", "eps=1e-3std", "zplus", "gamma=1.0", "w2", "A", "epsilon-gamma-box", "conv.a1.5b.5,dense.eps=0",
+         "layer1.0.flat,stage*.z,pass"]  # fmt: skip
+
+
 @st.composite
 def expressions(draw):
     method = METHODS[draw(st.sampled_from(sorted(METHODS)))]
@@ -37,10 +42,13 @@ def expressions(draw):
             free = {
                 int: [0, 3, 40], float: [0.5, 2.0, 1e-3], str: ["1", "1.2.3"], Count: [1, 32], Share: [0.5, 1.0],
                 Baseline: ["zero", "blur", "0.5", "0.1/-0.2", "mean", "patient-7", "1e-20"], Code: [*DOMAINS],
+                Rules: RULES, InputRule: [*RULES[:5], "sign=0", "sign=1/-0.5,eps=0.1std", "zbox=-1:2", "zbox=torchvision"],
             }  # fmt: skip
             values = [True, False] if spec.kind is bool else list(spec.choices) or free[spec.kind]
             settings[key] = spec.show(draw(st.sampled_from(values)))
-    text = method.name + (":" if settings else "") + ",".join(f"{k}={v}" for k, v in settings.items())
+    rules, first = settings.pop("rules", ""), settings.pop("first", "")
+    parts = [*([rules] if rules else []), *(f"{k}={v}" for k, v in settings.items())]
+    text = method.name + (":" if parts else "") + ",".join(parts) + (f"@{first}" if first else "")
     known = ["input", "sign", "sign=-0.5", "sign=mean", "sign=1/2e3", "input:domain=time"]
     assert {each.partition("=")[0].partition(":")[0] for each in known} == set(FACTORS)
     factors = draw(st.lists(st.sampled_from(known), max_size=2)) if method.per_channel else []
@@ -64,7 +72,8 @@ def expressions(draw):
         "sided": "two",
         "compat": "off",
     }
-    return text + (f",{key}={values.get(key, '3')}" if key else "")
+    text, mark, first = text.partition("@")
+    return text + (f",{key}={values.get(key, '3')}" if key else "") + mark + first
 
 
 @given(expressions())
