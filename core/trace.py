@@ -236,7 +236,7 @@ class Trace:
         if first.mu is not None:
             multiplied = ("sign", base, str(first.epsilon), target.key)
             g = self._once(
-                multiplied, lambda: found.gradient(lambda op, x, z, R: multiplier(op, z, R, first.epsilon.size(x)))
+                multiplied, lambda: found.gradient(lambda op, x, z, R: multiplier(op, z, R, first.epsilon.size(op, x)))
             )
             return sign(x, g, self._level(first.mu, 0.0))
         if first.box is not None:

@@ -20,7 +20,8 @@ from ...core.relevance.grammar import names
 from ...core.relevance.manner import Manner
 from .folding import Folded, Folds, FoldWatch
 from .grids import Grid
-from .relevance.interception import Propagated, Relevances
+from .relevance.interception import Relevances
+from .relevance.propagation import Propagated
 from .relevance.weighted import Memo
 from .structured import first_tensor, named_tensors, replaced, selected
 from .watching import Biases, LastActivation, NoActivation, Rectifiers, Tape

@@ -86,13 +86,13 @@ class Rule:
         """Of the relevance R_j, what goes to x_i."""
         return SHARES["z+" if self.numbers[1:] == (0.0,) else self.name].format(*map(show, self.numbers))
 
-    def size(self, x: Tensor) -> Tensor | float:
+    def size(self, op: rules.Operator, x: Tensor) -> Tensor | float:
         """The epsilon of an operator with input ``x``."""
         match self.name:
             case "eps":
                 return self.numbers[0]
             case "std":
-                return rules.deviations(x, self.numbers[0])
+                return rules.deviations(x, self.numbers[0], op.axis)
         return 0.0
 
     def __call__(self, op: rules.Operator, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Rule:
                 return rules.wsquare(op, x, z, R)
             case "pass":
                 return rules.unchanged(op, x, z, R)
-        return rules.epsilon(op, x, z, R, self.size(x))
+        return rules.epsilon(op, x, z, R, self.size(op, x))
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Operator(Protocol):
     weight: Tensor
     bias: Tensor | None
     """As it is added to z, broadcasting; None too where biases are to be ignored."""
+    axis: int | None
+    """Of x and z that counts the samples; None where each place along all but the last is by itself."""
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:
         """W x, without the bias."""
@@ -33,6 +35,14 @@ class Operator(Protocol):
 
     def pull(self, s: Tensor, weight: Tensor) -> Tensor:
         """W^T s."""
+        ...
+
+    def ones(self, x: Tensor) -> Tensor:
+        """1 where the model's input gets, 0 in a border that was put around it."""
+        ...
+
+    def box(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The bounds of x, given those of the model's input."""
         ...
 
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
@@ -45,29 +55,36 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def stabilised(z: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
+def _others(x: Tensor, axis: int | None) -> tuple[int, ...]:
+    """The axes of one sample."""
+    return (-1,) if axis is None else tuple(each for each in range(x.ndim) if each != axis)
+
+
+def stabilised(z: Tensor, epsilon: Tensor | float = 0.0, axis: int | None = 0) -> Tensor:
     """The denominator z + epsilon s(z), never nearer to 0 than the rounding of the sample's largest |z|."""
     import torch
 
-    limits, axes = torch.finfo(z.dtype), tuple(range(1, z.ndim))
+    limits, axes = torch.finfo(z.dtype), _others(z, axis)
     # Without a copy of |z|, and by the bit of the sign: several times as fast; + 0.0 makes 0 of -0.
-    size = (z.amax(axes).maximum(-z.amin(axes)) * limits.eps).clamp(min=limits.tiny)
-    size = size.maximum(epsilon) if isinstance(epsilon, torch.Tensor) else size.clamp(min=epsilon)
-    return torch.copysign(per_sample(size, z), z + 0.0).add_(z)
+    size = z.amax(axes, keepdim=True).maximum(-z.amin(axes, keepdim=True)).mul_(limits.eps).clamp_(min=limits.tiny)
+    size = size.maximum(epsilon) if isinstance(epsilon, torch.Tensor) else size.clamp_(min=epsilon)
+    return torch.copysign(size, z + 0.0).add_(z)
 
 
-def deviations(x: Tensor, k: float) -> Tensor:
-    """``k`` population standard deviations of each sample of an operator's input, (n,)."""
+def deviations(x: Tensor, k: float, axis: int | None = 0) -> Tensor:
+    """``k`` population standard deviations of each sample of an operator's input, broadcasting with it."""
     import torch
 
-    axes = tuple(range(1, x.ndim))
+    axes = _others(x, axis)
     centred = x - x.mean(axes, keepdim=True)
-    return torch.linalg.vector_norm(centred, dim=axes) * (k / math.sqrt(centred[0].numel()))
+    size = math.prod(x.shape[each] for each in axes)
+    found: Tensor = torch.linalg.vector_norm(centred, dim=axes, keepdim=True)
+    return found * (k / math.sqrt(size))
 
 
 def multiplier(op: Operator, z: Tensor, R: Tensor, size: Tensor | float = 0.0) -> Tensor:
     """sum_j w_ij R_j / (z_j + epsilon s(z_j)): what LRP-epsilon multiplies x_i with."""
-    return op.pull(R / stabilised(z, size), op.weight)
+    return op.pull(R / stabilised(z, size, op.axis), op.weight)
 
 
 def _positive(bias: Tensor | None) -> Tensor | float:
@@ -150,15 +167,13 @@ def flat(op: Operator, x: Tensor, z: Tensor, R: Tensor) -> Tensor:  # noqa: ARG0
     import torch
 
     ones = op.once("1", lambda: torch.ones_like(op.weight))
-    return op.pull(R / op.once(("n", x.shape[1:]), lambda: op.run(torch.ones_like(x[:1]), ones)), ones)
+    return op.pull(_quotient(R, op.once(("n", x.shape[1:]), lambda: op.run(op.ones(x), ones))), ones)
 
 
 def wsquare(op: Operator, x: Tensor, z: Tensor, R: Tensor) -> Tensor:  # noqa: ARG001
     """R_i = sum_j w_ij^2 / (sum_i w_ij^2 + b_j^2) R_j (Montavon et al. 2017); no b_j^2 where biases are ignored."""
-    import torch
-
     squares = op.once("w2", lambda: op.weight.square())
-    total = op.once(("w2", x.shape[1:]), lambda: op.run(torch.ones_like(x[:1]), squares))
+    total = op.once(("w2", x.shape[1:]), lambda: op.run(op.ones(x), squares))
     total = total if op.bias is None else total + op.bias.square()
     return op.pull(_quotient(R, total), squares)
 
@@ -169,16 +184,10 @@ def zbox(op: Operator, x: Tensor, z: Tensor, R: Tensor, low: Tensor, high: Tenso
     ``key`` tells boxes apart.
     """
     up, down = _parts(op)
-    try:
-        low, high = low.expand_as(x[:1]), high.expand_as(x[:1])
-    except RuntimeError:
-        raise RequestError(
-            f"zbox: the first layer with weights gets {tuple(x.shape[1:])}, for which bounds of {tuple(low.shape)} are "
-            "none; give one number each"
-        ) from None
+    low, high = op.box(x, low, high)
     bias: Tensor | float = 0.0 if op.bias is None else op.bias
     least = op.once(("box", key, x.shape[1:]), lambda: op.run(low, up) + op.run(high, down))
-    s = R / stabilised(z - bias - least)
+    s = R / stabilised(z - bias - least, axis=op.axis)
     return x * op.pull(s, op.weight) - low * op.pull(s, up) - high * op.pull(s, down)
 
 

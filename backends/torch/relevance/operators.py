@@ -65,11 +65,28 @@ INPLACE_AT: dict[Any, int] = {
 """Where functions with a switch for working in place have it."""
 
 
+def written(tensor: Tensor, index: Any, values: Any) -> Tensor:
+    """``tensor`` with ``values`` at an index."""
+    found = tensor.clone()
+    found[index] = values
+    return found
+
+
+def copied(tensor: Tensor, values: Tensor, non_blocking: bool = False) -> Tensor:  # noqa: ARG001
+    """``values`` in the place of ``tensor``."""
+    return values.to(tensor.dtype).expand_as(tensor)
+
+
+STRUCTURAL |= {written, copied, torch.as_strided_scatter}
+
+
 def out_of_place(func: Any) -> Any:
     """The function that gives what ``func`` would write over its first argument; None where it does no such thing.
 
     What would be overwritten is still needed.
     """
+    if func in (Tensor.__setitem__, Tensor.copy_):
+        return written if func is Tensor.__setitem__ else copied
     name: str = getattr(func, "__name__", "")
     if name.startswith("__i") and name.endswith("__"):
         plain = {"__itruediv__": "div", "__iadd__": "add", "__isub__": "sub", "__imul__": "mul"}.get(name)

@@ -48,6 +48,10 @@ class Weighted:
     memo: Memo | None = field(default=None, repr=False)
     """Outlasts the batch, where the weight does."""
     key: Hashable = None
+    axis: int | None = 0
+    """That counts the samples, of input and output."""
+    made: Callable[..., Tensor] | None = field(default=None, repr=False)
+    """What the model makes of other inputs before this operator; None where it gets the input itself."""
 
     @classmethod
     def of(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Weighted, Tensor]:
@@ -103,9 +107,20 @@ class Weighted:
             z = self.func(x, weight, None, **settings)
         return torch.autograd.grad(z, x, s)[0]
 
+    def ones(self, x: Tensor) -> Tensor:
+        """See `core.relevance.rules.Operator.ones`."""
+        return torch.ones_like(x[:1]) if self.made is None else self.made(x.new_ones(()), reach=True)
+
+    def box(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """See `core.relevance.rules.Operator.box`."""
+        if self.made is None:
+            return low.expand_as(x[:1]), high.expand_as(x[:1])
+        one, other = self.made(low), self.made(high)
+        return one.minimum(other), one.maximum(other)
+
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """See `core.relevance.rules.Operator.once`."""
-        if self.memo is None:
+        if self.memo is None or self.made is not None:
             return compute()
         if (self.key, key) not in self.memo:
             self.memo[self.key, key] = compute()
