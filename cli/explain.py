@@ -240,7 +240,7 @@ def plan_answer(plan: Plan) -> dict[str, Any]:
 
 
 def _plan_lines(plan: Plan) -> list[str]:
-    from ..core.plan import listed
+    from ..core.errors import counted
 
     answer, passes = plan_answer(plan), plan.passes
     shape = " x ".join(map(str, plan.schema.input_shape))
@@ -255,7 +255,7 @@ def _plan_lines(plan: Plan) -> list[str]:
         f"targets: {', '.join(plan.schema.targets)}",
         f"score: {plan.schema.score}",
         *(
-            [f"no rule of relevance, the gradient is taken: {listed(unruled)}"]
+            [f"no rule of relevance, the gradient is taken: {counted(unruled)}"]
             if (unruled := plan.schema.unruled)
             else []
         ),

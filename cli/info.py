@@ -24,6 +24,7 @@ def info(
     """
     import numpy as np
 
+    from ..core.errors import counted
     from ..core.results import Status, open_results
 
     with open_results(results) as file:
@@ -54,6 +55,7 @@ def info(
             "targets": list(file.target_names),
             "score": file.score,
             "maps": maps,
+            "unruled": file.unruled,
             "messages": [
                 {
                     "id": file.ids[row],
@@ -80,6 +82,11 @@ def info(
         f"score: {answer['score']}",
         "",
         *table(rows, ("map", "shape", "min", "max", "units")),
+        *(
+            ["", f"no rule of relevance, the gradient was taken: {counted(unruled)}"]
+            if (unruled := answer["unruled"])
+            else []
+        ),
         "",
         f"made {source['finished']} on {source['device']} by camsweep {source['versions']['camsweep']}",
         *_messages(answer["messages"]),

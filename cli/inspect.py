@@ -49,9 +49,9 @@ def inspect(
     import numpy as np
 
     from ..core.data import open_dataset
-    from ..core.errors import RequestError
+    from ..core.errors import RequestError, counted
     from ..core.job import Job
-    from ..core.plan import example, listed
+    from ..core.plan import example
 
     file = Path(model) if model.endswith(".toml") else None
     flags: dict[str, dict[str, Any]] = {
@@ -132,6 +132,6 @@ def inspect(
         f"input {' x '.join(map(str, sample.shape[1:]))} -> {outputs}{final}",
         "",
         *table(rows, ("layer", "kind", "output", "tokens", "CAM")),
-        *(["", f"lrp has no rule for {listed(unruled)}, and takes the gradient there"] if unruled else []),
+        *(["", f"lrp has no rule for {counted(unruled)}, and takes the gradient there"] if unruled else []),
     ]
     emit(answer, lines, as_json=as_json)

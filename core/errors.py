@@ -1,9 +1,9 @@
-"""What can go wrong for a user, each with its exit code, and the helper that suggests the nearest name."""
+"""What can go wrong for a user, each with its exit code, and how names are told."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 
@@ -43,6 +43,11 @@ class SampleError(Exception):
 
 SAMPLES_FAILED = 3
 """Exit code of a run that is complete but in which some samples failed."""
+
+
+def counted(names: Mapping[str, int]) -> str:
+    """Names and how often each is there, in a line."""
+    return ", ".join(f"{name} ({count}x)" for name, count in names.items())
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from .checks import check_levels, check_ranks, check_sizes, settle_domains, sett
 from .costs import passes
 from .data import Batch, Dataset
 from .domains import Domain, Space, key_of
-from .errors import OutputError, RequestError, nearest
+from .errors import OutputError, RequestError, counted, nearest
 from .job import Job, differences
 from .keys import show
 from .methods import Expression
@@ -186,7 +186,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
     gaps = backend.unruled(first.values, first.extra) if any("r" in each.asks for each in expressions) else {}
     if gaps and explain.strict:
         raise RequestError(
-            f"no rule of relevance for {listed(gaps)}, and strict is set; leave it out to take the gradient"
+            f"no rule of relevance for {counted(gaps)}, and strict is set; leave it out to take the gradient"
         )
     domains = settle_domains(expressions, Space(dataset.shape[0], tuple(dataset.shape[1:]), tuple(dataset.axes)))
     for expression in expressions:
@@ -284,11 +284,6 @@ def git_state(folder: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def listed(unruled: Mapping[str, int]) -> str:
-    """Operators and how often they run, in a line."""
-    return ", ".join(f"{name} ({count}x)" for name, count in unruled.items())
 
 
 def now() -> str:

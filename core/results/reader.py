@@ -93,6 +93,8 @@ class Results:
         Which score was explained.
     maps
         Each map by its name, ``gradcam@layer4``.
+    unruled
+        Operators of the model that have no rule of relevance, and how often they run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,6 +116,7 @@ class Results:
         self.target_score: NDArray[np.float32] = file["targets/score"][:]
         self.target_foil: NDArray[np.int32] = file["targets/foil"][:]
         self.score: str = file["targets"].attrs["score"]
+        self.unruled: dict[str, int] = json.loads(file["maps"].attrs.get("unruled", "{}"))
         self.maps = {view.name: view for view in map(MapView, file["maps"].values())}
         self.provenance: dict[str, Any] = {k: _plain(k, v) for k, v in file["provenance"].attrs.items()}
 
