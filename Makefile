@@ -19,6 +19,8 @@ $(VENV)/.runtime: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.runtime
 	$(INSTALL) -e '.[test]'
+	@# To check against; what it asks for, torchvision, has no CPU build, and it runs without.
+	$(INSTALL) --no-deps zennit==0.5.1
 	@touch $@
 
 demo: $(VENV)/.runtime ## Install, explain the sample data, draw the maps into demo/
@@ -36,6 +38,7 @@ bench: $(VENV)/.test ## Measure: overhead over the bare forward, start-up, and t
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/peers.py
 	$(BIN)/python tests/benchmarks/paths.py
+	$(BIN)/python tests/benchmarks/relevance.py
 
 check: $(VENV)/.test ## Lint, format and types
 	$(BIN)/ruff check .

@@ -84,7 +84,10 @@ def inspect(
     with aside():
         loaded = load_backend(job)
         structure = loaded.structure(sample, extra)
-        unruled = loaded.unruled(sample, extra)
+        try:
+            unruled, cannot = loaded.unruled(sample, extra), ""
+        except RequestError as error:
+            unruled, cannot = {}, str(error)
     answer = {
         "backend": loaded.name,
         "device": loaded.device,
@@ -133,5 +136,6 @@ def inspect(
         "",
         *table(rows, ("layer", "kind", "output", "tokens", "CAM")),
         *(["", f"lrp has no rule for {counted(unruled)}, and takes the gradient there"] if unruled else []),
+        *(["", cannot] if cannot else []),
     ]
     emit(answer, lines, as_json=as_json)

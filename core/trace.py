@@ -251,8 +251,9 @@ class Trace:
         if init == "logit":
             return given
         total = _total(given)
-        wanted = total / total if init == "one" else target.probability(outputs)
-        return {key: each * per_sample((wanted / total).where(total != 0, 0), each) for key, each in given.items()}
+        wanted = total.new_ones(total.shape) if init == "one" else target.probability(outputs)
+        share = {key: (each / per_sample(total, each)).where(each != 0, 0) for key, each in given.items()}
+        return {key: each * per_sample(wanted, each) for key, each in share.items()}
 
     def _ablated(self, layer: str, fill: str) -> Sequence[Tensor]:
         """For each target the score without each channel."""

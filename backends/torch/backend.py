@@ -121,8 +121,16 @@ class TorchBackend:
     ) -> Mapping[str, int]:
         """See `core.backend.Backend.unruled`."""
         with self.tapped(Tapping((), example.ndim - 2, frozenset("r"))) as session:
-            run = session(self._tensor(example), {name: self._tensor(each) for name, each in (extra or {}).items()})
+            x, more = self._tensor(example), {name: self._tensor(each) for name, each in (extra or {}).items()}
+            run = session(x, more)
+            plain = session.forward(x, torch.arange(len(x), device=x.device), more).scores
         assert run.recorded is not None  # noqa: S101
+        off = float((run.outputs.scores - plain).abs().max() / plain.abs().max().clamp(min=1e-30))
+        if not off <= 1e-3 and plain.isfinite().all():
+            raise RequestError(
+                f"lrp cannot follow the model: the score it would share out is {off:.2g} off the model's own; "
+                "something in it works in place where that cannot be seen"
+            )
         return run.recorded[0].unruled
 
     def is_out_of_memory(self, error: BaseException) -> bool:

@@ -6,8 +6,9 @@ a product of matrices at each input, but for what its gates and softmaxes do.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -332,5 +333,9 @@ def settle(mean: bool, norm: nn.Module, arguments: tuple[torch.Tensor, ...]) -> 
 
 def net(name: str, *, bias: bool = True) -> tuple[nn.Module, np.ndarray]:
     """One of `NETS`, and samples for it."""
-    make, shape = NETS[name]
-    return built(make, shape, bias=bias), samples(shape)
+    return copy.deepcopy(_net(name, bias)), samples(NETS[name][1])
+
+
+@cache
+def _net(name: str, bias: bool) -> nn.Module:
+    return built(*NETS[name], bias=bias)

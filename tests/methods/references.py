@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from .relevance_references import lrp
+
 # Building blocks
 
 
@@ -340,6 +342,7 @@ REFERENCES = {
     "randomcam": randomcam,
     "dff": dff,
     "grad": lambda g, **_: g,
+    "lrp": lrp,
 }
 
 
@@ -407,6 +410,7 @@ def measured(net, x, target):
         if module.bias is not None:
             biases.append((module.bias.detach().numpy(), at))
     return {
+        "net": net,
         "A": A,
         "G": G,
         "x": x,

@@ -7,7 +7,8 @@ gives to that is what the bias takes.
 import copy
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -134,10 +135,12 @@ def shares(layer, rule):
 
 
 def at_input(layer, rule, data):
-    """By the input rule's text; ``data`` is the range of its channels. Bounds are numbers as the samples are, float32."""
+    """By the input rule's text; ``data`` is the range of its channels. Bounds are float32, as samples are."""
 
     def everywhere(values):
-        return np.broadcast_to(np.reshape(values, (-1, *[1] * (len(layer.shape) - 1))), layer.shape).ravel()
+        values = np.asarray(values)
+        values = values.reshape(-1, *[1] * (len(layer.shape) - 1)) if values.ndim < 2 else values
+        return np.broadcast_to(values, layer.shape).ravel()
 
     if found := re.fullmatch(r"sign=(.+?)(,eps=(.+))?", rule):
         mu = everywhere([float(each) for each in found[1].split("/")])
@@ -154,10 +157,10 @@ def of(layer, rules):
     """The first that fits; what names no place is for the rest."""
     rest = "z"
     for each in rules.split(","):
-        place, rule = re.fullmatch(r"(?:(\w+)\.)?(z|zplus|w2|flat|a[\d.]+b[\d.]+|(?:eps|gamma)=.+)", each).groups()
+        place, rule = re.fullmatch(r"(?:([\w*]+)\.)?(z|zplus|w2|flat|a[\d.]+b[\d.]+|(?:eps|gamma)=.+)", each).groups()
         if place is None:
             rest = rule
-        elif place in (layer.kind, layer.name):
+        elif place == layer.kind or fnmatchcase(layer.name, place):
             return rule
     return rest
 
@@ -175,14 +178,123 @@ def matrix(run, shape):
 
 
 def steps(net):
-    """[(name, kind, function)] of a `support.Net` or a sequence: conv, dense, mean (linear, no weights), elementwise."""
+    """[(name, kind, function)] of a `support.Net` or a sequence; mean is linear without weights, "" elementwise."""
     if not isinstance(net, nn.Sequential):
-        act = "", "elementwise", net.act
-        mean = "", "mean", lambda h: h.flatten(2).mean(2)
-        return [("first", "conv", net.first), act, ("second", "conv", net.second), act, mean, ("head", "dense", net.head)]
+        act, mean = ("", "", net.act), ("", "mean", lambda h: h.flatten(2).mean(2))
+        first, second, head = ("first", "conv", net.first), ("second", "conv", net.second), ("head", "dense", net.head)
+        return [first, act, second, act, mean, head]
+    found = []
+    for name, module in net._modules.items():  # one may be there twice
+        text = type(module).__name__
+        kind = "conv" if "Conv" in text else "dense" if text == "Linear" else "mean" if "AvgPool" in text else ""
+        found.append((name, kind, module))
+    return found
 
-    def kind(module):
-        name = type(module).__name__
-        return next((k for k, v in {"Conv": "conv", "Linear": "dense", "AvgPool": "mean"}.items() if k in name), None)
 
-    return [(name, {"Conv": "conv"}.get("", kind(module)) or "elementwise", module) for name, module in net.named_children()]
+def ran(net, x):
+    """The layers of a forward of x (channel, *s); what is elementwise lets relevance through."""
+    found, h = [], torch.from_numpy(np.array(x, np.float64))[None]
+    for name, kind, run in steps(net):
+        if kind:
+            W, b = matrix(run, h.shape[1:])
+            ones = copy.deepcopy(run)
+            if kind != "mean":
+                nn.init.ones_(ones.weight)
+            reach = matrix(ones, h.shape[1:])[0] > 0.5
+            found.append(Layer(W, b, h.numpy().ravel(), reach.astype(float), tuple(h.shape[1:]), name, kind))
+        with torch.no_grad():
+            h = run(h)
+    return found
+
+
+def start(logits, target, init):
+    wanted = {"logit": logits[target], "one": 1.0, "probability": np.exp(logits - logits.max())[target]}[init]
+    if init == "probability":
+        wanted /= np.exp(logits - logits.max()).sum()
+    return np.where(np.arange(len(logits)) == target, wanted, 0.0)
+
+
+@dataclass
+class Share:
+    """What a layer got, and what of it its bias took, and what nobody."""
+
+    got: float
+    bias: float
+    kept: float
+
+
+def handed_down(x, net, target, text="z", data=None, known=None):
+    """The relevance at x by what stands behind ``lrp:``, and the layers' `Share`, from the last one."""
+    base, _, first = text.partition("@")
+    settings = {"init": "logit", "bias": "absorb"}
+    settings.update(each.split("=") for each in base.split(",") if each.split("=")[0] in settings)
+    rules = ",".join(each for each in base.split(",") if each.split("=")[0] not in settings) or "z"
+    rules, _, own = COMPOSITES.get(rules, rules).partition("@")
+    first, layers, flow = first or own, known or ran(net, x), []
+    R = start(layers[-1].z, target, settings["init"])
+    for i, layer in reversed(list(enumerate(layers))):
+        if settings["bias"] == "ignore":
+            layer = replace(layer, b=0 * layer.b)
+        rule = "z" if layer.kind == "mean" else of(layer, rules)
+        S = at_input(layer, first, data) if first and i == 0 else shares(layer, rule)
+        *below, bias = S.T @ R
+        flow.append(Share(R.sum(), bias, ((1 - S.sum(1)) * R).sum()))
+        R = np.array(below)
+    return R.reshape(np.shape(x)), flow
+
+
+def lrp(x, net, target, text="z", data=None, known=None, **_):
+    """``known``: what `ran` gives, where several expressions are asked of one sample."""
+    return handed_down(x, net, target, text, data, known)[0]
+
+
+# Attention: AttnLRP (Achtibat et al. 2024) and CP-LRP (Ali et al. 2022)
+
+
+def linear(W, x, R, b=0.0):
+    """LRP-z for rows of x."""
+    z = x @ W.T + b
+    return x * ((R / z) @ W)
+
+
+def added(a, b, R):
+    return a / (a + b) * R, b / (a + b) * R
+
+
+def normed(x, w, b, R, eps=1e-5):
+    """A layer norm: linear, its deviation being a constant."""
+    n = x.shape[-1]
+    J = (np.eye(n) - 1 / n)[None] * w[:, None] / np.sqrt(x.var(-1) + eps)[:, None, None]
+    y = np.einsum("tji,ti->tj", J, x) + b
+    return y, (x * np.einsum("tji,tj->ti", J, R / y) if R is not None else None)
+
+
+def attended(x, weights, R=None, gates=True):
+    """One head, (token, feature): its output, and the relevance at x of R there. ``weights``: of q, k, v and the output."""
+    Wq, Wk, Wv, Wo = weights
+    q, k, v = x @ Wq.T, x @ Wk.T, x @ Wv.T
+    a = q @ k.T / math.sqrt(len(Wq))
+    s = np.exp(a - a.max(1, keepdims=True))
+    s /= s.sum(1, keepdims=True)
+    o = s @ v
+    if R is None:
+        return o @ Wo.T
+    R = linear(Wo, o, R)
+    if not gates:
+        return linear(Wv, x, v * (s.T @ (R / o)))
+    at_s, at_v = s * ((R / (2 * o)) @ v.T), v * (s.T @ (R / (2 * o)))
+    at_a = a * (at_s - s * at_s.sum(1, keepdims=True))
+    product = q @ k.T
+    at_q, at_k = q * ((at_a / (2 * product)) @ k), k * ((at_a / (2 * product)).T @ q)
+    return linear(Wq, x, at_q) + linear(Wk, x, at_k) + linear(Wv, x, at_v)
+
+
+def transformer(x, norm, weights, head, target, gates=True):
+    """The relevance of a score of ``head`` over the tokens of x + attention(norm(x)), (token, feature)."""
+    y, _ = normed(x, *norm, None)
+    a = attended(y, weights)
+    h = (x + a).mean(0)
+    R = linear(head, h, start(head @ h, target, "logit"))
+    R = (x + a) / (x + a).sum(0) * R
+    at_x, at_a = added(x, a, R)
+    return at_x + normed(x, *norm, attended(y, weights, at_a, gates))[1]

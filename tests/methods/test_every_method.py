@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from camsweep.core.methods import METHODS, parse_expression
+from camsweep.core.relevance.grammar import NAMED
 
 from ..support import SHAPES, Net, inputs, maps
 from .references import REFERENCES, letters
@@ -18,6 +19,15 @@ RANKS = [1, 2, 3]
 CONCEPTS = torch.tensor([[0.1, 0.9, 0.4, 0.2], [0.8, 0.1, 0.0, 0.5]], dtype=torch.float64)
 OFFSET = torch.tensor([-0.2, 0.0, -1.0, 0.1], dtype=torch.float64)
 ABOUT_RELUS = ("guided-gradcam", "guided", "deconv")
+RELEVANCE = [
+    "eps=0.1", "eps=0.25std", "a1b0", "a2b1", "a1.5b0.5", "zplus", "gamma=0.25", "w2", "flat", *NAMED,
+    "second.a2b1,eps=0.01", "conv.gamma=1,head.flat,w2", "sec*.w2,first.eps=0.1std", "init=one", "eps=0.1,init=probability",
+    *(f"{rule},bias=ignore" for rule in ("z", "eps=0.1", "eps=0.25std", "a2b1", "gamma=0.25", "w2", "flat")),
+    *(f"eps=0.1@{first}" for first in ("z", "eps=0.25std", "a2b1", "gamma=0.25", "w2", "flat", "sign=0",
+                                       "sign=0.3,eps=0.1std", "sign=0.1/-0.2,eps=0.2", "zbox=-3:3", "zbox=-3/-4:5/3",
+                                       "zbox=data", "zbox=caffe")),
+    "A@sign=0", "B@flat", "epsilon-plus-flat@w2", *(f"z,bias=ignore@{each}" for each in ("w2", "zbox=-3:3", "sign=0")),
+]  # fmt: skip
 VARIANTS = {
     "eigencam": [("", {})],
     "fem": [("k=1", {"k": 1.0}), ("k=0.5,compat=pytorch-grad-cam", {"k": 0.5, "compat": True})],
@@ -34,6 +44,7 @@ VARIANTS = {
     "smoothgrad": [("n=3,sd=0.05", {"n": 3, "sd": 0.05})],
     "occlusion": [("channels=each,fill=-0.5", {"channels": "each", "fill": -0.5})],
     "rise": [("cells=3,p=0.25", {"n": 20, "cells": 3, "p": 0.25}), ("centred=on", {"n": 20, "centred": True})],
+    "lrp": [(text, {"text": text}) for text in RELEVANCE],
 }  # fmt: skip
 """Settings other than the defaults, as the grammar and as the references have them."""
 FEWER = {"rise": "n=20", "smoothgrad": "n=4", "smoothgrad2": "n=4", "vargrad": "n=4"}
@@ -81,8 +92,9 @@ def a_net(name, rank):
 
 @cache
 def references(name, rank):
-    net = a_net(name, rank).double()
-    return [letters(net, sample.astype(np.float64)) for sample in inputs(rank, 2)]
+    net, x = a_net(name, rank).double(), inputs(rank, 2)
+    over = (0, *range(2, x.ndim))
+    return [{**letters(net, sample.astype(np.float64)), "data": (x.min(over), x.max(over))} for sample in x]
 
 
 def test_each_has_a_reference():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 REMOVES = frozenset({"select", "unbind", "squeeze", "sum", "mean", "amax", "amin", "max", "min", "norm"})
 SWAPS = frozenset({"transpose", "swapaxes", "swapdims"})
-WRITES = frozenset({"written", "copied", "as_strided_scatter"})
+WRITES = frozenset({"written", "copied", "written_view"})
 RESHAPES = frozenset({"reshape", "view", "flatten", "ravel", "unflatten", "view_as", "reshape_as"})
 
 
@@ -25,6 +25,8 @@ def batch_axis(name: str, args: Sequence[Any], kwargs: dict[str, Any], given: Te
     rank = given.ndim
     if name in WRITES:
         return axis if given is args[0] else 0
+    if name == "view_of":
+        return None  # as before, which the recording knows
     if name in SWAPS:
         one, other = (_number(args, kwargs, at, key) % rank for at, key in ((1, "dim0"), (2, "dim1")))
         return other if axis == one else one if axis == other else axis

@@ -151,6 +151,16 @@ def _glu(x: Tensor, dim: int = -1) -> Tensor:
     return value * torch.sigmoid(gate)
 
 
+def _plus_product(start: Tensor, one: Tensor, other: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = one @ other
+    return (start if beta == 1 else start * beta) + (product if alpha == 1 else product * alpha)
+
+
+def _plus_factors(start: Tensor, one: Tensor, other: Tensor, *, value: float = 1) -> Tensor:
+    product = one * other
+    return start + (product if value == 1 else product * value)
+
+
 _RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 COMPOSED: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: attention,
@@ -162,6 +172,8 @@ COMPOSED: dict[Any, Callable[..., Any]] = {
     torch.lstm_cell: _lstm_cell,
     torch.gru_cell: _gru_cell,
     F.glu: _glu,
+    **dict.fromkeys((torch.baddbmm, Tensor.baddbmm, torch.addmm, Tensor.addmm), _plus_product),
+    **dict.fromkeys((torch.addcmul, Tensor.addcmul), _plus_factors),
 }
 
 

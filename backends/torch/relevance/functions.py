@@ -101,14 +101,15 @@ class Shared(torch.autograd.Function):
         going: Going,
         parts: Sequence[float],
         ungated: Sequence[float],
-        masked: bool,
+        about: tuple[bool, bool],
         axis: Callable[[Tensor], int | None],
         *inputs: Tensor,
     ) -> Tensor:
         with torch.enable_grad():
             ctx.leaves = [each.detach().requires_grad_() for each in inputs]
             ctx.result = run(*ctx.leaves)
-        ctx.run, ctx.going, ctx.parts, ctx.ungated, ctx.masked = run, going, parts, ungated, masked
+        ctx.run, ctx.going, ctx.parts, ctx.ungated = run, going, parts, ungated
+        ctx.masked, ctx.local = about  # whether -inf may have been added; whether it is done place by place
         ctx.axis = axis(ctx.result)
         y: Tensor = ctx.result.detach()
         return y
@@ -117,7 +118,7 @@ class Shared(torch.autograd.Function):
     def backward(ctx: Any, *given: Any) -> Any:
         [R], way, leaves, y = given, ctx.going.way, ctx.leaves, ctx.result
         none = (None,) * 6
-        if way == "carry" and len(leaves) == 1 and leaves[0].shape == y.shape:
+        if way == "carry" and ctx.local and len(leaves) == 1 and leaves[0].shape == y.shape:
             return *none, R
         if way == "gradient":
             return *none, *torch.autograd.grad(y, leaves, R, retain_graph=True)
@@ -125,7 +126,7 @@ class Shared(torch.autograd.Function):
         if isinstance(way, Manner):
             total = total if way.absorbs else total - ctx.run(*map(torch.zeros_like, inputs))
             parts = parts if way.gates else ctx.ungated
-        if ctx.masked:  # -inf was added, here or before
+        if ctx.masked:
             total, *inputs = (each.nan_to_num(posinf=0, neginf=0) for each in (total, *inputs))
         found = torch.autograd.grad(y, leaves, R / stabilised(total, axis=ctx.axis), retain_graph=True)
         return *none, *(part * x * g for part, x, g in zip(parts, inputs, found, strict=True))

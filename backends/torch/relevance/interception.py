@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from .operators import (
     INPLACE_AT,
     MATMUL,
     PASSING,
+    POOLS,
     PRODUCTS,
     QUOTIENTS,
     SHARED,
@@ -35,7 +37,9 @@ from .operators import (
     channel_norm,
     linear_norm,
     out_of_place,
+    view_of,
     written,
+    written_view,
 )
 from .origins import Step, mapped, tensors
 from .propagation import Entry, Propagated
@@ -77,6 +81,12 @@ class Relevances(TorchFunctionMode):
         self._known[x] = Known(behind=False)
         self._now: Any = WeakIdKeyDictionary()
         """What a tensor that was written over has become."""
+        self._views: Any = WeakIdKeyDictionary()
+        """Of a tensor that something may yet be written over."""
+        self._places: Any = WeakIdKeyDictionary()
+        """Where in the model's memory that lies which something has become."""
+        self._borders: Any = WeakIdKeyDictionary()
+        """Of a tensor with a border put around it: the same of ones."""
         self._calls: Any = WeakIdKeyDictionary()
         """By their output, the calls that a norm may join."""
 
@@ -112,14 +122,16 @@ class Relevances(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         args, kwargs = mapped(args, self._current), mapped(kwargs or {}, self._current)
-        if not args and "input" in kwargs:
-            args = (kwargs.pop("input"),)
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        for at, names in enumerate((("input",), ("other", "mat2"))):
+            args = (*args, *(kwargs.pop(name) for name in names if name in kwargs and len(args) == at))
         if not self._seen((args, kwargs)):
             return func(*args, **kwargs)
         plain = out_of_place(func)
         in_place, func = plain is not None or kwargs.pop("inplace", False), plain or func
-        if (at := INPLACE_AT.get(func)) is not None and len(args) > at:
-            in_place, args = args[at], (*args[:at], False, *args[at + 1 :])
+        if (switch := INPLACE_AT.get(func)) is not None and len(args) > switch:
+            in_place, args = args[switch], (*args[:switch], False, *args[switch + 1 :])
         result = self._watched(func, args, kwargs)
         if in_place:
             self._write(args[0], result)
@@ -133,7 +145,9 @@ class Relevances(TorchFunctionMode):
         result = self._run(func, args, kwargs, given, behind, axis)
         for place, each in enumerate(tensors(result)):
             if each.requires_grad and each not in self._known:
-                step = None if behind else Step(func, args, kwargs, place, func in STRUCTURAL)
+                step = None if behind else Step(func, args, kwargs, place, func in STRUCTURAL or func in POOLS)
+                if each._base is not None:
+                    self._views.setdefault(self._place(each)[0], []).append(ref(each))
                 gate = func in STRUCTURAL and all(self._known[one].gate for one in given)
                 self._known[each] = Known(behind, axis(each), gate, step)
         return result
@@ -165,12 +179,38 @@ class Relevances(TorchFunctionMode):
         return tensor
 
     def _write(self, tensor: Tensor, result: Tensor) -> None:
-        """``tensor`` has become ``result``; what it is a view of changes with it."""
-        self._now[tensor] = result
-        if (base := tensor._base) is not None:
-            where = (tensor.size(), tensor.stride(), tensor.storage_offset())
-            whole = self._watched(torch.as_strided_scatter, (self._current(base), result, *where), {})
-            self._now[self._current(base)] = whole
+        """``tensor`` has become ``result``; what it is a view of changes with it, and so do all other views."""
+        base, view = self._place(tensor)
+        memory = base.size(), base.stride()
+
+        def place(view: Tensor) -> tuple[Any, ...]:
+            return view.size(), view.stride(), view.storage_offset()
+
+        whole = result
+        if view is not base:
+            whole = self._watched(written_view, (self._current(base), result, memory, place(view)), {})
+        others = [each for one in self._views.get(base, ()) if (each := one()) is not None and each is not view]
+        self._become(tensor, result, (base, view))
+        self._become(base, whole, (base, base))
+        for other in others:
+            axis = self._known[other].axis if other in self._known else 0
+            found = self._watched(view_of, (whole, memory, place(other)), {})
+            self._known[found].axis = axis
+            self._become(other, found, (base, other))
+
+    def _place(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """The tensor whose memory it lies in, as the model has it, and the view of that which it is."""
+        if tensor in self._places:
+            return self._places[tensor]  # type: ignore[no-any-return]
+        if tensor._base is None:
+            return tensor, tensor
+        base = self._places.get(tensor._base, (tensor._base, None))[0]
+        return (base, tensor) if base.stride() == tensor._base.stride() else (tensor._base, tensor)
+
+    def _become(self, tensor: Tensor, result: Tensor, place: tuple[Tensor, Tensor]) -> None:
+        self._places[result] = place
+        if (last := self._current(tensor)) is not result:
+            self._now[last] = result
 
     def _run(
         self,
@@ -181,24 +221,29 @@ class Relevances(TorchFunctionMode):
         behind: bool,
         axis: Callable[[Tensor], int | None],
     ) -> Any:
+        if not kwargs and (call := _as_linear(func, args, given)) is not None:
+            func, args = F.linear, call
         if func in COMPOSED and can_unroll(func, args):
             with self:
                 return COMPOSED[func](*args, **kwargs)
-        if not kwargs and (call := _as_linear(func, args, given)) is not None:
-            func, args = F.linear, call
         if func in WEIGHTED:
             return self._weighted(func, args, kwargs)
-        if func in (F.batch_norm, torch.batch_norm) and args[0] in self._calls:
-            joined = self._joined(func, args, kwargs)
-            if joined is not None:
-                return joined
-        if func in PASSING or func in SOFTMAX:
+        if func in (F.batch_norm, torch.batch_norm):
+            if (norm := channel_norm(args, kwargs)) is None:
+                self._note("batch_norm by the batch")
+                return func(*args, **kwargs)
+            if args[0] in self._calls and args[0].ndim == self._calls[args[0]][0].weight.ndim:
+                return self._joined(func, args, kwargs, norm)
+        if (func in PASSING or func in SOFTMAX) and isinstance(args[0], Tensor):
             return self._passed(func, args, kwargs, behind)
-        if (norm := linear_norm(func, args, kwargs)) is not None:
-            return Shared.apply(norm, self, (1.0,), (1.0,), False, axis, args[0])  # type: ignore[no-untyped-call]
+        if (linear := linear_norm(func, args, kwargs)) is not None:
+            return Shared.apply(linear, self, (1.0,), (1.0,), (False, True), axis, args[0])  # type: ignore[no-untyped-call]
         if func in SHARED or func in PRODUCTS or func in QUOTIENTS:
             return self._shared(func, args, kwargs, given, axis)
         result = func(*args, **kwargs)
+        if func is F.pad and (*args, "constant")[2] == kwargs.get("mode", "constant") == "constant":
+            shape, value = args[0][:1].shape, {**kwargs, "value": 0.0}
+            self._borders[result] = lambda like: F.pad(like.new_ones(shape), *args[1:2], **value)
         name = getattr(func, "__name__", str(func))
         known = func in STRUCTURAL or name == "__get__"  # x.T, x.mT
         if not known and any(each.requires_grad for each in tensors(result)):
@@ -207,7 +252,7 @@ class Relevances(TorchFunctionMode):
 
     def _weighted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         op, x = Weighted.of(func, args, kwargs)
-        op = replace(op, axis=self._known[x].axis)
+        op = replace(op, axis=self._known[x].axis, border=self._borders.get(x))
         weight: Tensor = args[1] if len(args) > 1 else kwargs["weight"]
         source = weight if id(weight) in self._parameters else weight._base  # a transposed or cut parameter
         if source is not None and id(source) in self._parameters:
@@ -227,11 +272,11 @@ class Relevances(TorchFunctionMode):
             self.entries.append(Entry(op, x, z))
         return z
 
-    def _joined(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-        """A batch norm straight behind a weighted operator: both are one. None where they cannot be."""
-        (op, x), norm = self._calls[args[0]], channel_norm(args, kwargs)
-        if norm is None or args[0].ndim != op.weight.ndim:
-            return None
+    def _joined(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], norm: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
+        """A batch norm straight behind a weighted operator: both are one."""
+        op, x = self._calls[args[0]]
         z = args[0].detach()
         return self._called(op.normed(*norm), x, lambda _: func(z, *args[1:], **kwargs))
 
@@ -275,7 +320,8 @@ class Relevances(TorchFunctionMode):
         if func in PRODUCTS and any(gated) and not all(gated):
             ungated = [0.0 if each else 1 / gated.count(False) for each in gated]
         masked = len(paths) < len(tensors((args, kwargs)))  # by -inf, it may be
-        found: Tensor = Shared.apply(run, self, parts, ungated, masked, axis, *paths)  # type: ignore[no-untyped-call]
+        about = masked, func not in POOLS
+        found: Tensor = Shared.apply(run, self, parts, ungated, about, axis, *paths)  # type: ignore[no-untyped-call]
         if all(gated) and paths:
             known = self._known[paths[0]]
             step = None if known.behind else Step(func, args, kwargs, 0, moves=False)

@@ -32,10 +32,15 @@ SHARED = _known(
     "interpolate", "upsample", "batch_norm", "lerp", "log_softmax",
 )  # fmt: skip
 """Linear in what lies on the data path: each part its share, as by LRP-z."""
+POOLS = _known(
+    "mean", "sum", "cumsum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d", "interpolate", "upsample",
+)  # fmt: skip
+"""Those of them that mix places."""
 QUOTIENTS = _known("true_divide", "div", "divide", "__truediv__")
 """The same in the first; the second is taken as a constant."""
 PRODUCTS = _known(
-    "mul", "multiply", "__mul__", "__rmul__", "matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "baddbmm", "einsum"
+    "mul", "multiply", "__mul__", "__rmul__", "matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "einsum"
 )
 """Linear in each factor: each has as much of the relevance as the others on the data path."""
 SOFTMAX = _known("softmax")
@@ -77,7 +82,23 @@ def copied(tensor: Tensor, values: Tensor, non_blocking: bool = False) -> Tensor
     return values.to(tensor.dtype).expand_as(tensor)
 
 
-STRUCTURAL |= {written, copied, torch.as_strided_scatter}
+Memory = tuple[Any, Any]
+"""Size and strides."""
+
+
+def written_view(whole: Tensor, values: Tensor, base: Memory, view: tuple[Any, ...]) -> Tensor:
+    """``whole``, what a tensor of ``base`` has become, with ``values`` where the ``view`` of that lies."""
+    found = torch.empty_strided(*base, dtype=whole.dtype, device=whole.device).copy_(whole)
+    found.as_strided(*view).copy_(values)
+    return found
+
+
+def view_of(whole: Tensor, base: Memory, view: tuple[Any, ...]) -> Tensor:
+    """What a ``view`` of ``base`` is where that has become ``whole``."""
+    return torch.empty_strided(*base, dtype=whole.dtype, device=whole.device).copy_(whole).as_strided(*view)
+
+
+STRUCTURAL |= {written, copied, written_view, view_of}
 
 
 def out_of_place(func: Any) -> Any:

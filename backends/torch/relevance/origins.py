@@ -20,7 +20,7 @@ class Step:
     place: int
     """Which of its results the tensor is."""
     moves: bool
-    """Whether it moves values and changes none."""
+    """Whether it moves values or mixes them, and changes none place by place."""
 
 
 def remade(

@@ -50,6 +50,8 @@ class Weighted:
     key: Hashable = None
     axis: int | None = 0
     """That counts the samples, of input and output."""
+    border: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+    """Makes of anything like the input 1 where something is, 0 in a border put around it; None where there is none."""
     made: Callable[..., Tensor] | None = field(default=None, repr=False)
     """What the model makes of other inputs before this operator; None where it gets the input itself."""
 
@@ -109,7 +111,9 @@ class Weighted:
 
     def ones(self, x: Tensor) -> Tensor:
         """See `core.relevance.rules.Operator.ones`."""
-        return torch.ones_like(x[:1]) if self.made is None else self.made(x.new_ones(()), reach=True)
+        if self.made is not None:
+            return self.made(x.new_ones(()), reach=True)
+        return torch.ones_like(x[:1]) if self.border is None else self.border(x)
 
     def box(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """See `core.relevance.rules.Operator.box`."""
