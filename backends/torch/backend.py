@@ -65,7 +65,7 @@ class TorchBackend:
                     f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
                 ) from error
         self._grids = seen.grids
-        auto = seen.auto()
+        auto = seen.auto(read.raw if read.final else None)
         if auto is not None and self._grids[auto].sizes is not None:
             auto = self._reached(auto, seen.layers(), example, extra or {})
         keys = tuple(read.outputs.named)
@@ -175,10 +175,12 @@ class _Seen:
             grid = settle(tensor.shape[1:], self.field, self._order, self._sizes, self.tokens, own)
         except RequestError as error:
             doubt = str(error)
+        if tensor.ndim and len(tensor) > 1:
+            doubt = f"gives {len(tensor)} rows for a sample (windows, frames or steps); choose another layer"
         shape = grid.shape(tensor.shape[1:])
         rank = len(shape) - 1 if np.prod(shape[1:], dtype=int) > 1 else 0
         self.grids[name] = grid
-        if rank == len(self.field):
+        if rank == len(self.field) and not doubt:
             self._sizes.append(shape[1:])
         self._found.pop(name, None)  # a layer stands where it finished last
         calls = len(self._outputs[name])
@@ -188,13 +190,18 @@ class _Seen:
         """All that ran."""
         return tuple(self._found.values())
 
-    def auto(self) -> str | None:
-        """The last one with the input's spatial axes."""
-        fits = [layer for layer in self._found.values() if layer.tappable and layer.rank == len(self.field)]
+    def auto(self, final: Tensor | None = None) -> str | None:
+        """The last one with the input's spatial axes, before the ``final`` activation that targets step behind."""
+        fits = [
+            layer
+            for layer in self._found.values()
+            if layer.tappable and layer.rank == len(self.field) and self._outputs[layer.name][-1] is not final
+        ]
+        if not fits:
+            return None
         # A container ends in its last layer's own tensor: of the names for one tensor, the innermost says most.
         same = [layer for layer in fits if self._outputs[layer.name][-1] is self._outputs[fits[-1].name][-1]]
-        best = max(same, key=lambda layer: layer.name.count("."), default=None)
-        return best.name if best else None
+        return max(same, key=lambda layer: layer.name.count(".")).name
 
 
 def _layout(rank: int) -> torch.memory_format:

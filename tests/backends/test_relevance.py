@@ -129,6 +129,23 @@ def net(rank, bias):
     return module, wave((2, 2, 16), 0.61, 0.4) if rank == "1d" else wave((2, 2, 8, 8), 0.37, 0.1)
 
 
+SUMS = {
+    "1d": ([0.167856, -0.115413, 0.034003], [0.02478506, 0.01264015, 0.10509921, 0.14265089]),
+    "2d": ([-0.355843, 0.497119, -0.539815], [-0.0032896, -0.0065943, -0.00632448, 0.23637716]),
+}
+"""Logits and, of the maps below, the sums for the first sample, as two releases of zennit gave them alike."""
+
+
+@pytest.mark.parametrize("rank", SUMS)
+def test_published_sums(rank):
+    forward = recorded(*net(rank, bias=True))
+    logits, expected = SUMS[rank]
+    assert forward[2][0].detach().numpy() == pytest.approx(logits, abs=1e-6)
+    texts = ("z", "eps=0.25std", "eps=0.25std@sign=0", "a1b0@flat")
+    found = [float(relevance(forward, text)[0].sum()) for text in texts]
+    assert found == pytest.approx(expected, abs=5e-9, rel=1e-6)
+
+
 @pytest.mark.parametrize("rank", ["1d", "2d"])
 @pytest.mark.parametrize("bias", ["bias", "nobias"])
 def test_recorded_maps(rank, bias, monkeypatch):

@@ -266,3 +266,28 @@ def test_undefined_targets_have_no_score_and_no_gradient():
     cotangent = target.cotangents(outputs)[""]
     assert (cotangent[1] == 0).all()
     assert cotangent[0].tolist() == [0, 0, 1, 0]
+
+
+def test_the_auto_layer_lies_before_the_final_activation():
+    """Of a segmentation: the targets step behind its softmax, where a map of the softmax would be of nothing."""
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1), nn.Softmax(dim=1))
+    structure = TorchBackend(net, device=torch.device("cpu")).structure(np.ones((1, 2, 6, 5), np.float32))
+    assert (structure.auto, structure.final) == ("2", "softmax")
+
+
+def test_a_layer_that_sees_windows_is_no_place_for_a_map():
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.mix, self.head = nn.Conv2d(2, 4, 1), nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            h = self.first(x)
+            windows = h.unflatten(2, (2, 2)).unflatten(4, (2, 2)).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 4)
+            return self.head(self.mix(windows).reshape(len(x), 16, 4).mean(1))
+
+    structure = TorchBackend(Windows(), device=torch.device("cpu")).structure(np.ones((1, 2, 4, 4), np.float32))
+    [mix] = [layer for layer in structure.layers if layer.name == "mix"]
+    assert structure.auto == "first"
+    assert not mix.tappable
+    assert mix.doubt == "gives 4 rows for a sample (windows, frames or steps); choose another layer"
