@@ -84,10 +84,6 @@ class Weighted:
         bias = bias if self.bias is None else bias + self.bias * scale.reshape(channels)
         return replace(both, weight=both.once("W", lambda: self.weight * per_weight), bias=bias)
 
-    def unbiased(self) -> Weighted:
-        """It without its bias."""
-        return replace(self, bias=None)
-
     def run(self, x: Tensor, weight: Tensor) -> Tensor:
         """W x, without the bias."""
         return self.func(x, weight, None, **self.settings)
