@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from ..core.render import Look
+    from ..core.render.look import Format, Kind
+    from ..core.results import Results
 
 from .console import Progress, emit
 from .explain import Json, Quiet
@@ -28,12 +33,37 @@ def render(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
     norm: Annotated[
-        Literal["sample", "run"], typer.Option(help="A colour scale for each sample, or one for all.")
+        str,
+        typer.Option(
+            help="Who shares a scale of colours: sample, class or run; with symmetric (around zero) and "
+            "percentile:P (the strongest colour begins there) joined by commas."
+        ),
     ] = "sample",
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", "-k", help="Images: overlay, map, contour or side. Repeatable; the first two."),
+    ] = None,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="Pages of many samples on one scale, in place of a picture for each.")
+    ] = False,
+    alpha: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Opacity of the strongest value over the input.")
+    ] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="Images: the pixels alone, as many as the input has.")] = False,
+    along: Annotated[str | None, typer.Option(metavar="AXIS", help="The axis that clips run along; the first.")] = None,
     frames: Annotated[bool, typer.Option("--frames", help="Clips: each frame as a PNG too.")] = False,
     slices: Annotated[
-        bool, typer.Option("--slices", help="Volumes: slices and orthogonal sections as a PNG too.")
+        bool, typer.Option("--slices", help="Clips: slices and orthogonal sections too, as volumes have.")
     ] = False,
+    projection: Annotated[
+        bool, typer.Option("--projection", help="Clips and volumes: the strongest value along each axis too.")
+    ] = False,
+    video: Annotated[bool, typer.Option("--mp4", help="Clips as MP4 in place of GIF.")] = False,
+    format: Annotated[  # noqa: A002
+        str, typer.Option(help="png; svg and pdf are figures for print.")
+    ] = "png",
+    dpi: Annotated[int, typer.Option(min=20, help="Figures: of what is not lines.")] = 150,
+    style: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Figures: a matplotlib style.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw again what is there.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -43,10 +73,24 @@ def render(
 
     Example: camsweep render run.h5 --limit 20
     """
+    from ..core.errors import RequestError, nearest
+    from ..core.render.look import FORMATS, KINDS, Look
+
+    for given, known, flag in ((kind or [], KINDS, "--kind"), ([format], FORMATS, "--format")):
+        for word in given:
+            if word not in known:
+                raise RequestError(f"{flag} {word!r} given. {nearest(word, known)}")
     folder = out or beside(results)
+    look = Look(
+        kinds=cast("tuple[Kind, ...]", tuple(dict.fromkeys(kind))) if kind else Look.kinds,
+        alpha=Look.alpha if alpha is None else alpha,
+        sheet=sheet, bare=bare, frames=frames, slices=slices, projection=projection, video=video,
+        format=cast("Format", format),
+        dpi=dpi, style=style,
+    )  # fmt: skip
     pictures = draw(
-        results, folder, maps=map, samples=sample, channels=channel, limit=limit, norm=norm, frames=frames,
-        slices=slices, overwrite=overwrite, quiet=quiet,
+        results, folder, maps=map, samples=sample, channels=channel, limit=limit, norm=norm, look=look, along=along,
+        overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     lines = [
         f"{pictures['folder']}: {pictures['files']} pictures",
@@ -68,14 +112,17 @@ def draw(
     samples: list[str] | None = None,
     channels: list[str] | None = None,
     limit: int | None = None,
-    norm: Literal["sample", "run"] = "sample",
-    frames: bool = False,
-    slices: bool = False,
+    norm: str = "sample",
+    look: Look | None = None,
+    along: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Draw into ``folder``, with progress; what was drawn, for ``--json``."""
+    from dataclasses import replace
+
     from ..core.errors import OutputError, RequestError, nearest
+    from ..core.render import Look, Norm
     from ..core.render import render as render_results
     from ..core.results import open_results
 
@@ -98,7 +145,17 @@ def draw(
             progress.advance(done - progress.done)
 
         drawn = render_results(
-            file, folder, maps=maps, rows=rows, channels=chosen, limit=limit, norm=norm, frames=frames, slices=slices,
-            overwrite=overwrite, progress=told,
+            file, folder, maps=maps, rows=rows, channels=chosen, limit=limit, norm=Norm.parse(norm),
+            look=replace(look or Look(), along=_axis(along, file)), overwrite=overwrite, progress=told,
         )  # fmt: skip
     return {"folder": str(folder), "files": len(drawn.files), "skipped": [list(pair) for pair in drawn.skipped]}
+
+
+def _axis(name: str | None, file: Results) -> int:
+    """The number of an axis, given by its name."""
+    from ..core.errors import RequestError, nearest
+
+    names = [axis.name for axis in file.axes]
+    if name is not None and name not in names:
+        raise RequestError(f"--along {name!r} given. {nearest(name, names)}")
+    return 0 if name is None else names.index(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .look import Look
+from .norm import Norm
 from .pictures import Rendered, render
 
-__all__ = ["Rendered", "render"]
+__all__ = ["Look", "Norm", "Rendered", "render"]

@@ -14,6 +14,7 @@ from .image import factors, layers, levels, panel, shade
 from .lettering import number
 from .scene import Scene
 from .sheet import Panel
+from .signal import strongest
 
 SLICES = 12
 """Slices of a montage."""
@@ -49,14 +50,15 @@ def panels(
     del axes[along], times[along]
     black_white = levels(scene.input)
     for k in range(len(values)) if at is None else at:
-        over, alone = layers(shade(picture[:, k], black_white), values[k], scene.scale, times)
+        over, alone = layers(shade(picture[:, k], black_white), values[k], scene.scale, times, scene.look.alpha)
         yield panel(over, axes, picture.shape[2:]), panel(alone, axes, picture.shape[2:])
 
 
 def frames(scene: Scene) -> Iterator[Image.Image]:
-    """A sheet for each point of the first axis: overlay beside map, number and time above."""
-    for k, (over, alone) in enumerate(panels(scene)):
-        caption = place(scene.axes[0], k, scene.input.shape[1])
+    """A sheet for each point of the axis that the clip runs along: overlay beside map, number and time above."""
+    along = scene.look.along
+    for k, (over, alone) in enumerate(panels(scene, along)):
+        caption = place(scene.axes[along], k, scene.input.shape[1 + along])
         yield scene.sheet([[replace(over, caption=caption), replace(alone, caption=" ")]])
 
 
@@ -79,4 +81,18 @@ def planes(scene: Scene) -> Iterator[Image.Image]:
         over, alone = next(panels(scene, along, [points // 2]))
         caption = f"{axis.name}: {place(axis, points // 2, points)}"
         columns.append((Panel(over.pixels, caption), Panel(alone.pixels)))
+    yield scene.sheet(list(zip(*columns, strict=True)))
+
+
+def projections(scene: Scene) -> Iterator[Image.Image]:
+    """One sheet of the strongest value along each axis, over the greatest of the input there."""
+    columns = []
+    for along, axis in enumerate(scene.axes):
+        shape = [n for k, n in enumerate(scene.input.shape[1:]) if k != along]
+        flat = strongest(np.moveaxis(scene.values, along, 0), 1)[0]
+        axes, times = list(scene.axes), list(factors(scene.input.shape[1:], scene.axes))
+        del axes[along], times[along]
+        base = shade(scene.input.max(1 + along), levels(scene.input))
+        over, alone = layers(base, flat, scene.scale, times, scene.look.alpha)
+        columns.append((panel(over, axes, shape, f"strongest along {axis.name}"), panel(alone, axes, shape)))
     yield scene.sheet(list(zip(*columns, strict=True)))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import or_
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from ..errors import RequestError, SampleError, nearest
 from .colour import Floats, Scale
 from .lettering import number
+from .look import PLAIN, Look
+from .norm import OWN, Norm
 from .scene import Scene
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Request:
     maps: list[str]
     targets: list[int]
     channels: Sequence[str | int] | None = None
+    norm: Norm = OWN
+    look: Look = PLAIN
 
     @classmethod
     def of(
@@ -42,6 +45,8 @@ class Request:
         maps: Sequence[str] | None,
         targets: Sequence[str] | None,
         channels: Sequence[str | int] | None,
+        norm: Norm = OWN,
+        look: Look = PLAIN,
     ) -> Request:
         """Check every name; None is all of them. Raises RequestError with the nearest name."""
         if not 1 <= len(results.axes) <= 3:
@@ -60,6 +65,8 @@ class Request:
             list(results.maps if maps is None else dict.fromkeys(maps)),
             [known.index(name) for name in (known if targets is None else dict.fromkeys(targets))],
             channels,
+            norm,
+            look,
         )
 
     def rows(self, rows: Sequence[int] | None) -> list[int]:
@@ -78,7 +85,7 @@ class Request:
         """Whether the row has maps to draw."""
         return self.status(row) in ("ok", "zero map")
 
-    def scenes(self, row: int, common: Mapping[str, Scale]) -> Iterator[tuple[str, int, Scene | str]]:
+    def scenes(self, row: int, common: Mapping[tuple[str, int], Scale]) -> Iterator[tuple[str, int, Scene | str]]:
         """Map, target and scene of each picture of a row, or the reason why there is none.
 
         ``common`` has the scales that whole maps share; other pictures have their own.
@@ -96,12 +103,13 @@ class Request:
                 if why or not np.isfinite(values[k]).any():
                     yield name, target, why or f"{name}: no finite value"
                 else:
-                    scene = self._scene(row, name, target, picture, values[k], common.get(name))
+                    scale = common.get((name, self._group(row, target))) or self._scale(
+                        name, partial(list, values[k : k + 1])
+                    )
+                    scene = self._scene(row, name, target, picture, values[k], scale)
                     yield name, target, replace(scene, signals=signals)
 
-    def _scene(
-        self, row: int, name: str, target: int, picture: NDArray[Any], values: Floats, scale: Scale | None
-    ) -> Scene:
+    def _scene(self, row: int, name: str, target: int, picture: NDArray[Any], values: Floats, scale: Scale) -> Scene:
         view, (kept, note) = self.results.maps[name], self._kept(name, len(picture))
         names = self.results.channels or [f"channel {k}" for k in range(len(picture))]
         summed = "summed over channels" if view.per_channel and not self._by_channel(name) else ""
@@ -109,7 +117,7 @@ class Request:
             input=picture[kept] if len(self.results.axes) == 1 else picture,
             values=values,
             axes=tuple(self.results.axes),
-            scale=scale or Scale.of(values, signed=view.signed),
+            scale=scale,
             heading=tuple(
                 filter(None, (*self._heading(row, name, target), note, summed, "" if values.any() else "zero map"))
             ),
@@ -117,6 +125,7 @@ class Request:
             names=tuple(names[k] for k in kept),
             layout=view.layout,
             own=view.axes or (),
+            look=self.look,
         )
 
     def _undrawn(self, name: str) -> str:
@@ -125,12 +134,30 @@ class Request:
         what = "a map for each concept" if view.concepts else "no axis to draw" if view.axes == () else ""
         return what and f"{name} has {what}; read it with camsweep.open_results"
 
-    def common_scale(self, name: str, rows: Sequence[int]) -> Scale:
-        """One scale for a map over ``rows`` and all chosen targets."""
-        signed = self.results.maps[name].signed
-        values = (self._values(name, row) for row in rows)
-        scales = [Scale.of(v, signed=signed) for v in values if np.isfinite(v).any()]
-        return reduce(or_, scales) if scales else Scale(0.0, 0.0, signed)
+    def common(self, rows: Sequence[int]) -> dict[tuple[str, int], Scale]:
+        """The scales that pictures of ``rows`` share: of each map, and of each class that is explained if so wished."""
+        if self.norm.group == "sample":
+            return {}
+        groups: dict[int, dict[int, list[int]]] = {}
+        for row in filter(self.drawable, rows):
+            for k, target in enumerate(self.targets):
+                groups.setdefault(self._group(row, target), {}).setdefault(row, []).append(k)
+        return {
+            (name, group): self._scale(name, partial(self._each, name, members))
+            for name in self.maps
+            for group, members in groups.items()
+            if not self._undrawn(name)
+        }
+
+    def _each(self, name: str, members: Mapping[int, list[int]]) -> Iterator[Floats]:
+        yield from (self._values(name, row)[targets] for row, targets in members.items())
+
+    def _scale(self, name: str, values: Callable[[], Iterable[Floats]]) -> Scale:
+        return self.norm.scale(values, signed=self.results.maps[name].signed)
+
+    def _group(self, row: int, target: int) -> int:
+        """The class that a picture explains, where each has a scale of its own."""
+        return int(self.results.target_index[row, target]) if self.norm.group == "class" else -1
 
     def _values(self, name: str, row: int) -> Floats:
         """Maps of a row, (target, *s); where channels are drawn one by one, (target, channel, *s)."""
@@ -186,8 +213,19 @@ class Request:
             yield f"label {self._class(label)}"
         yield name
         wanted, index = results.target_names[target], int(results.target_index[row, target])
+        score, foil = number(results.target_score[row, target]), int(results.target_foil[row, target])
+        if index >= 0 and foil >= 0:
+            yield f"why {self._class(index)} rather than {self._class(foil)} ({score})"
+            return
         shown = "" if wanted == "predicted" or index < 0 or not results.classes else f" = {self._class(index)}"
-        yield f"target {wanted}{shown} ({number(results.target_score[row, target])})"
+        yield f"target {wanted}{shown} ({score})"
+
+    def caption(self, row: int) -> str:
+        """What a small picture is of: the id, and what was predicted, with the label where that was wrong."""
+        predicted, label = int(self.results.predicted[row]), int(self.results.labels[row])
+        said = self._class(predicted) if predicted >= 0 else ""
+        wrong = f" (label {self._class(label)})" if said and label >= 0 and label != predicted else ""
+        return " · ".join(filter(None, (said + wrong, self.results.ids[row])))
 
     def _class(self, index: int) -> str:
         classes = self.results.classes or ()

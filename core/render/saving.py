@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..errors import StorageError
+from ..errors import RequestError, StorageError
 
 _KEY = "camsweep"
+_MANY = 4096
+"""More colours than these are thinned out before 256 are chosen, which takes the square of their number."""
 
 
 @contextmanager
@@ -29,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     except OSError as error:
         what = (error.strerror or str(error)).lower()
-        raise StorageError(f"{path}: {what}; run the same command again, pictures that are there are kept") from error
+        raise StorageError(f"{path}: {what}; run the same command again, files that are there are kept") from error
     finally:
         with suppress(OSError):
             part.unlink()
@@ -44,8 +49,8 @@ def save_png(picture: Image.Image, path: Path, mark: str) -> None:
 
 
 def save_gif(frames: Iterable[Image.Image], durations: Sequence[int], path: Path, mark: str) -> None:
-    """Write an endless GIF that carries ``mark``: frames in 256 colours each, milliseconds each."""
-    first, *rest = map(palette, frames)
+    """Write an endless GIF that carries ``mark``: 256 colours, each frame shown for so many milliseconds."""
+    first, *rest = in_few_colours(frames)
     with replacing(path) as part:
         first.save(
             part, "GIF", save_all=True, append_images=rest, duration=list(durations), loop=0, optimize=False,
@@ -53,17 +58,63 @@ def save_gif(frames: Iterable[Image.Image], durations: Sequence[int], path: Path
         )  # fmt: skip
 
 
-def palette(frame: Image.Image) -> Image.Image:
-    """``frame`` in 256 colours of its own, the farthest apart, so that a small bright spot keeps its colour.
+def in_few_colours(frames: Iterable[Image.Image]) -> list[Image.Image]:
+    """``frames`` in 256 colours that they share, the farthest apart, so that a small bright spot keeps its colour.
 
-    Undithered: noise would look like structure.
+    Undithered: noise would look like structure. Colours that differ in their last two bits only share one of theirs.
     """
-    return frame.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    one = np.zeros(1 << 18, "<u4")
+    cells = []
+    for frame in frames:
+        pixels = np.asarray(frame.convert("RGBX")).view("<u4")[..., 0]
+        cell = pixels >> 2 & 0x3F | pixels >> 4 & 0xFC0 | pixels >> 6 & 0x3F000  # six bits of each colour
+        one[cell] = pixels
+        cells.append(cell)
+    used = np.flatnonzero(one)  # the fourth byte never is zero
+    kinds = used if len(used) <= _MANY else used[np.unique(used & 0b111100_111100_111100, return_index=True)[1]]
+    few = _colours(one[kinds]).quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    index = np.zeros(len(one), np.uint8)
+    palette = np.reshape(few.getpalette() or [], (-1, 3)).astype(np.float32)
+    mine = np.asarray(_colours(one[used]), np.float32)[0]
+    index[used] = ((palette**2).sum(1) - 2 * mine @ palette.T).argmin(1)  # the nearest
+    found = [Image.fromarray(index[cell]) for cell in cells]
+    for picture in found:
+        picture.putpalette(few.getpalette() or b"")
+    return found
+
+
+def _colours(words: NDArray[np.uint32]) -> Image.Image:
+    """An image of one row."""
+    return Image.fromarray(words[None].view(np.uint8).reshape(1, -1, 4)[..., :3].copy())
+
+
+def save_video(frames: Iterable[Image.Image], seconds: float, path: Path, mark: str) -> None:
+    """Write an MP4 (H.264) that carries ``mark``, each frame shown for so long."""
+    try:
+        import imageio_ffmpeg
+    except ModuleNotFoundError:
+        raise RequestError("MP4 needs imageio-ffmpeg: pip install 'camsweep[video]'") from None
+    first, *rest = frames
+    size = (first.width + first.width % 2, first.height + first.height % 2)  # as the format wants it
+    with replacing(path) as part:
+        writer = imageio_ffmpeg.write_frames(
+            str(part), size, fps=1 / seconds, codec="libx264", macro_block_size=2, quality=8,
+            output_params=["-f", "mp4", "-metadata", f"comment={mark}", "-movflags", "+faststart"],
+        )  # fmt: skip
+        writer.send(None)
+        for frame in (first, *rest):
+            whole = Image.new("RGB", size, "white")
+            whole.paste(frame)
+            writer.send(whole.tobytes())
+        writer.close()
 
 
 def mark_of(path: Path) -> str | None:
     """The mark of a picture on disk; None where there is no picture, or another program's, or a broken one."""
     try:
+        if path.suffix in (".mp4", ".svg", ".pdf"):
+            found = re.search(rb"camsweep [0-9a-f]{8}", path.read_bytes())
+            return found and found[0].decode()
         with Image.open(path) as picture:
             mark = picture.info.get(_KEY, picture.info.get("comment"))
     except OSError:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..data.axes import Axis
 from .colour import Floats, Scale
+from .look import PLAIN, Look
 from .sheet import Panel, sheet
 
 
@@ -30,6 +31,7 @@ class Scene:
     layout: str = ""  # "lines", "image" or "bars" of a map on axes of its own
     own: tuple[Axis, ...] = ()  # these axes; values are then (*own), or (C, *own)
     signals: NDArray[Any] | None = None  # (component, C or 1, *S), what the points of ``own`` are
+    look: Look = PLAIN
 
     def sheet(self, rows: Sequence[Sequence[Panel]], size: int = 0) -> Image.Image:
         """Lay out ``rows`` of panels under the scene's heading and beside its colour bar."""
@@ -45,7 +47,17 @@ class Scene:
     @property
     def mark(self) -> str:
         """A digest of all that is drawn. A picture on disk with another mark is out of date."""
-        words = (self.values.shape, self.axes, self.scale, self.heading, self.units, self.names, self.layout, self.own)
+        words: tuple[object, ...] = (
+            self.values.shape,
+            self.axes,
+            self.scale,
+            self.heading,
+            self.units,
+            self.names,
+            self.layout,
+            self.own,
+            self.look,
+        )
         arrays = [self.values, self.input, *([] if self.signals is None else [self.signals])]
         digest = zlib.crc32(repr(words).encode())
         for array in arrays:

@@ -136,7 +136,7 @@ def _colour_bar(scale: Scale, height: int, units: str, size: int) -> Image.Image
     for v in sorted(scale.ticks, key=lambda v: (-abs(v), v) if v else (-np.inf, v)):  # zero first, then the extremes
         if all(abs(at[v] - at[other]) > size for other in shown):
             shown.append(v)
-    labels = {v: number(v) for v in shown}
+    labels = {v: scale.label(v) for v in shown}
     text_width = int(max(map(face.getlength, labels.values()))) + 1
     pad, units = _overhang(size), printable(units, 40)
     image = Image.new("RGB", (_BAR + 8 + text_width + (size + 6 if units else 0), height + 2 * pad), "white")

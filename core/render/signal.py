@@ -34,7 +34,7 @@ def span(curve: Floats, *, zero: bool = False) -> tuple[float, float]:
     return low - room, high + room
 
 
-def pieces(points: Floats, level: NDArray[np.int64]) -> tuple[list[Floats], NDArray[np.int64]]:
+def pieces(points: Floats, level: NDArray[np.integer[Any]]) -> tuple[list[Floats], NDArray[np.int64]]:
     """A line (n, 2) cut midway between neighbours of different level: the pieces (m, 2), and where each begins."""
     middle = (points[1:] + points[:-1]) / 2
     starts = np.flatnonzero(np.diff(level, prepend=level[0] - 1))

@@ -155,6 +155,9 @@ def _plot(file: h5py.File, schema: Schema) -> None:
         if not axis.labels:  # viewers refuse an axis of names
             plot[named[-1]] = scale
     plot.attrs.update({"NX_class": "NXdata", "signal": "values", "title": first.name})
+    # Lines are drawn as lines, not as a picture of all samples; float16 stores shares of a scale, which have no unit.
+    drawn = {"interpretation": "spectrum" if len(first.spatial) < 2 else "image", "long_name": first.name}
+    plot["values"].attrs.update(drawn if schema.dtype == "float16" else {**drawn, "units": first.units})
     plot.attrs["axes"] = np.array(["."] * (plot["values"].ndim - len(named)) + named, h5py.string_dtype())
 
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
@@ -17,12 +17,20 @@ from ..data import Axis, DataSection, Dataset, open_dataset
 from ..errors import RequestError, nearest
 from .schema import CHECKSUM, Provenance, Status
 
+if TYPE_CHECKING:
+    import xarray
+
+
+CACHE = 8 << 20
+"""Bytes of a dataset's chunks that are kept unpacked: a row that is read brings its neighbours with it."""
+
 
 class MapView:
-    """One map of a results file; nothing is read until `read`."""
+    """One map of a results file; nothing is read until `read`, or ``view[rows, target, ..]``."""
 
     def __init__(self, group: h5py.Group) -> None:
         self._group = group
+        self._open: dict[str, h5py.Dataset] = {}
         attributes = group.attrs
         self.expression: str = attributes["expression"]
         self.layer: str | None = attributes["layer"] or None
@@ -53,6 +61,20 @@ class MapView:
             return values.astype(np.float32) * scale.reshape(scale.shape + (1,) * (values.ndim - 2))
         return values
 
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """True values by whole numbers, slices that go forward and ``...``; only what is asked for is read."""
+        whole = key if isinstance(key, tuple) else (key,)
+        if (gap := next((k for k, each in enumerate(whole) if each is Ellipsis), None)) is not None:
+            whole = *whole[:gap], *(slice(None),) * (len(self.shape) + 1 - len(whole)), *whole[gap + 1 :]
+        values: NDArray[Any] = np.asarray(self._group["values"][whole])
+        if "scale" not in self._group:
+            return values
+        scale: NDArray[np.float32] = np.asarray(self._group["scale"][whole[:2]])
+        true: NDArray[np.float32] = values.astype(np.float32) * scale.reshape(
+            scale.shape + (1,) * (values.ndim - scale.ndim)
+        )
+        return true
+
     def residual(self) -> NDArray[np.float32] | None:
         """What the sum of each map misses, (N, target); None for methods whose sums say nothing."""
         values: NDArray[np.float32] | None = self._group["residual"][:] if "residual" in self._group else None
@@ -68,9 +90,21 @@ class MapView:
         return values
 
     def _take(self, name: str, rows: Sequence[int] | slice) -> NDArray[Any]:
-        dataset = self._group[name]
+        if name not in self._open:  # and kept: HDF5 forgets the chunks of a dataset that is closed
+            self._open[name] = self._group[name]
+        dataset = self._open[name]
         taken: NDArray[Any] = dataset[rows] if isinstance(rows, slice) else np.stack([dataset[int(r)] for r in rows])
         return taken
+
+
+class Maps(dict[str, MapView]):
+    """Maps by name, ``maps["gradcam@layer4"]``, or by expression and layer, ``maps["gradcam", "layer4"]``."""
+
+    def __missing__(self, key: object) -> MapView:
+        name = "@".join(map(str, key)) if isinstance(key, tuple) else str(key)
+        if name == key or name not in self:
+            raise KeyError(f"{name!r}. {nearest(name, self)}")
+        return self[name]
 
 
 class Results:
@@ -92,7 +126,7 @@ class Results:
     score
         Which score was explained.
     maps
-        Each map by its name, ``gradcam@layer4``.
+        Each map by its name, ``maps["gradcam@layer4"]``, or by expression and layer, ``maps["gradcam", "layer4"]``.
     unruled
         Operators of the model that have no rule of relevance, and how often they run.
     """
@@ -117,7 +151,7 @@ class Results:
         self.target_foil: NDArray[np.int32] = file["targets/foil"][:]
         self.score: str = file["targets"].attrs["score"]
         self.unruled: dict[str, int] = json.loads(file["maps"].attrs.get("unruled", "{}"))
-        self.maps = {view.name: view for view in map(MapView, file["maps"].values())}
+        self.maps = Maps({view.name: view for view in map(MapView, file["maps"].values())})
         self.provenance: dict[str, Any] = {k: _plain(k, v) for k, v in file["provenance"].attrs.items()}
 
     @cached_property
@@ -144,6 +178,15 @@ class Results:
             raise RequestError(f"{self.path} has no map {name!r}. {nearest(name, self.maps)}")
         return self.maps[name]
 
+    def to_xarray(self, *names: str) -> xarray.Dataset:
+        """The maps called ``names``, or all, as an `xarray.Dataset` that reads what is asked of it, while this is open.
+
+        See `camsweep.core.export.frames.dataset`.
+        """
+        from ..export.frames import dataset
+
+        return dataset(self, names or None)
+
     def concepts(self, name: str) -> dict[str, NDArray[np.float64]]:
         """What was fitted to the dataset for a map, or for a domain (``ica,fit=dataset``), if anything was.
 
@@ -165,9 +208,13 @@ class Results:
 
         From the copy in the file, or read again from where they came; `RequestError` where they are gone.
         """
-        if "inputs/values" in self._file:
-            return np.stack([self._file["inputs/values"][int(row)] for row in rows])
+        if self._copied is not None:
+            return np.stack([self._copied[int(row)] for row in rows])
         return self._dataset.display(rows)
+
+    @cached_property
+    def _copied(self) -> h5py.Dataset | None:
+        return self._file.get("inputs/values")
 
     @cached_property
     def _dataset(self) -> Dataset:
@@ -214,7 +261,7 @@ def _open(path: Path) -> h5py.File:
         hint = "its run is unfinished; run the job again to complete it" if unfinished else nearest(path.name, beside)
         raise RequestError(f"results not found: {path}. {hint}")
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE)
     except OSError as error:
         raise RequestError(f"{path} cannot be read as HDF5: {str(error).splitlines()[0][:120]}") from None
     if file.attrs.get("format") != "camsweep":

@@ -58,6 +58,7 @@ class FakeResults:
         self.outputs = np.tile([0.5, 4.21, -3.0], (n, 1))
         self.predicted = np.full(n, 1)
         self.target_index = np.full((n, targets), 1)
+        self.target_foil = np.full((n, targets), -1)
         self.target_score = np.full((n, targets), 4.21)
 
     def inputs(self, rows: Sequence[int]) -> NDArray[Any]:
@@ -87,3 +88,11 @@ def fake_map() -> Any:
 @pytest.fixture
 def images() -> Any:
     return image_results
+
+
+@pytest.fixture
+def six(images):
+    values = np.random.default_rng(0).random((6, 1, 4, 5))
+    values[1] = 0
+    values[3] = np.nan
+    return images(values, ids=["../../x", "zero", "a/b", "nan", "failed", "🫀"], status=[1, 2, 1, 3, 4, 1])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from camsweep.core.data.axes import Axis
-from camsweep.core.render import render
+from camsweep.core.render import Look, Norm, render
 from camsweep.core.render.request import MOST_ROWS, Request
 from camsweep.core.results import open_results
 
@@ -36,7 +36,7 @@ def test_each_layout_is_one_png(tmp_path):
             f"{name}/{row:06d}-{sample}.png" for name in results.maps for row, sample in enumerate("ab")
         }
         before = {file: file.stat().st_mtime_ns for file in made.files}
-        assert render(results, tmp_path / "out", norm="sample") == made
+        assert render(results, tmp_path / "out", norm=Norm()) == made
         assert {file: file.stat().st_mtime_ns for file in made.files} == before
     for file in made.files:
         with Image.open(file) as picture:
@@ -111,7 +111,7 @@ def test_volumes_are_png_too(tmp_path, norm):
         own("ica", (2,), (part,), "bars", per_channel=False, signals=(2, 4, 6, 8)),
     ]
     with written(tmp_path, shape=(1, 4, 6, 8), axes=axes, maps=maps) as results:
-        made = render(results, tmp_path / "out", frames=True, slices=True, norm=norm)
+        made = render(results, tmp_path / "out", look=Look(frames=True, slices=True), norm=Norm.parse(norm))
         assert len(made.files) == 6
         assert {file.suffix for file in made.files} == {".png"}
 

@@ -8,21 +8,14 @@ from PIL import Image
 
 from camsweep.core.data.axes import Axis
 from camsweep.core.errors import RequestError, SampleError, StorageError
-from camsweep.core.render import render
+from camsweep.core.render import Look, render
+from camsweep.core.render.norm import BINS, Norm
 from camsweep.core.render.request import Request
 
 
 def index(out):
     with (out / "index.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def six(images):
-    values = np.random.default_rng(0).random((6, 1, 4, 5))
-    values[1] = 0
-    values[3] = np.nan
-    return images(values, ids=["../../x", "zero", "a/b", "nan", "failed", "🫀"], status=[1, 2, 1, 3, 4, 1])
 
 
 def test_layout_files_index_and_skipped(tmp_path, six):
@@ -67,7 +60,7 @@ def test_a_picture_of_something_else_is_not_kept(tmp_path, six):
     six.maps["gradcam@a"].array[2] *= 3
     file = render(six, tmp_path, rows=[0]).files[0]
     before = file.read_bytes()
-    render(six, tmp_path, rows=[0, 2, 5], norm="run")
+    render(six, tmp_path, rows=[0, 2, 5], norm=Norm("run"))
     shared = file.read_bytes()
     assert shared != before
     six.maps["gradcam@a"].array[0] *= 2
@@ -87,16 +80,71 @@ def test_a_write_that_fails_leaves_nothing_half_done(tmp_path, six, monkeypatch)
 
 
 def test_one_scale_for_the_run(six):
-    request = Request.of(six, None, None, None)
+    request = Request.of(six, None, None, None, Norm("run"))
     values = six.maps["gradcam@a"].array
-    common = request.common_scale("gradcam@a", [0, 1, 2, 5])
-    assert (common.low, common.high) == (np.nanmin(values[[0, 1, 2, 5]]), np.nanmax(values[[0, 1, 2, 5]]))
+    common = request.common([0, 1, 2, 5])
+    assert (common["gradcam@a", -1].low, common["gradcam@a", -1].high) == (
+        np.nanmin(values[[0, 1, 2, 5]]),
+        np.nanmax(values[[0, 1, 2, 5]]),
+    )
     for row in (0, 2):
         ((_, _, own),) = request.scenes(row, {})
-        ((_, _, shared),) = request.scenes(row, {"gradcam@a": common})
+        ((_, _, shared),) = request.scenes(row, common)
         assert own.scale.high == values[row].max()
-        assert shared.scale == common
-    assert request.common_scale("gradcam@a", []).limits == (0.0, 0.0)
+        assert shared.scale == common["gradcam@a", -1]
+    assert request.common([]) == Request.of(six, None, None, None).common([0, 1]) == {}
+
+
+def test_one_scale_for_each_class(six):
+    six.target_index = np.arange(6)[:, None] % 2
+    request = Request.of(six, None, None, None, Norm("class"))
+    values = six.maps["gradcam@a"].array
+    rows = [row for row in range(6) if request.drawable(row)]
+    classes = six.target_index[rows, 0]
+    assert len(set(classes)) > 1
+    common = request.common(rows)
+    for row, explained in zip(rows, classes, strict=True):
+        ((_, _, scene),) = request.scenes(row, common)
+        if not isinstance(scene, str):
+            alike = [r for r, c in zip(rows, classes, strict=True) if c == explained]
+            assert scene.scale.high == np.nanmax(values[alike])
+
+
+@pytest.mark.parametrize("percentile", [50, 90, 99, 99.9])
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_percentile_is_that_of_all_magnitudes(percentile, signed):
+    rng = np.random.default_rng(0)
+    maps = [rng.standard_normal((3, 40, 50)) ** 3 for _ in range(4)]
+    maps = maps if signed else [np.abs(each) for each in maps]
+    scale = Norm(percentile=percentile).scale(lambda: maps, signed=signed)
+    magnitudes = np.abs(np.stack(maps))
+    assert scale.most == pytest.approx(
+        np.percentile(magnitudes, percentile, method="inverted_cdf"), abs=2 * magnitudes.max() / BINS
+    )
+    assert (scale.low, scale.high) == (np.min(maps), np.max(maps))
+    assert scale.limits == (-scale.most if signed else 0, scale.most)
+    assert scale.label(scale.ticks[-1]).startswith("≥ ")
+    assert scale.label(scale.ticks[0]).startswith("≤ " if signed else "0")
+    assert (scale.colour([scale.most, scale.high]) == scale.table[-1]).all()
+
+
+def test_symmetric_is_around_zero_for_every_method():
+    scale = Norm.parse("run,symmetric").scale(lambda: [np.arange(5.0)], signed=False)
+    assert scale.limits == (-4, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("smaple", "Did you mean 'sample'"),
+        ("percentile:0", "P above 0"),
+        ("percentile:x", "P above 0"),
+        ("run,", "--norm"),
+    ],
+)
+def test_a_norm_that_is_none(text, says):
+    with pytest.raises(RequestError, match=says):
+        Norm.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +247,7 @@ def test_clips(tmp_path, fake, fake_map, name, unit, ends):
     axes = (Axis(name, unit, 0.5), Axis("height", "px"), Axis("width", "px"))
     results = fake(rng.random((1, 1, 4, 6, 8)), axes, {"m": fake_map("m", rng.random((1, 1, 2, 3, 4)))})
     assert [file.name.removeprefix("000000-sample-0") for file in render(results, tmp_path).files] == ends
-    more = render(results, tmp_path, frames=True, slices=True)
+    more = render(results, tmp_path, look=Look(frames=True, slices=True))
     assert len(more.files) == 3 + 4
     assert more.files[-1].relative_to(tmp_path).as_posix() == "m/000000-sample-0.frames/0003.png"
 

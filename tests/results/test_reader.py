@@ -154,3 +154,44 @@ def test_a_reader_is_no_obstacle_to_another(tmp_path):
     _, output = made(tmp_path, schema(4))
     with open_results(output) as one, open_results(output) as other, h5py.File(output, locking=False):
         assert one.ids == other.ids
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        np.s_[3],
+        np.s_[2:5, 1],
+        np.s_[..., 3],
+        np.s_[1, 0, 2:4],
+        np.s_[1, ..., ::3],
+        np.s_[:],
+        np.s_[5, 1, 2, 3],
+        np.s_[[1, 4]],
+    ],
+    ids=str,
+)
+def test_a_part_of_a_map_is_that_of_the_whole(tmp_path, dtype, key):
+    _, output = made(tmp_path, schema(6, dtype=dtype))
+    with open_results(output) as results, np.errstate(invalid="ignore", over="ignore"):
+        view = results.maps["gradcam", "layer4"]
+        assert view is results.maps["gradcam@layer4"]
+        np.testing.assert_array_equal(view[key], view.read()[key])
+
+
+def test_a_map_that_is_not_there_is_told_with_the_nearest(tmp_path):
+    _, output = made(tmp_path, schema(3))
+    with open_results(output) as results:
+        assert "gradcam" not in results.maps
+        for key in ("gradcam@layer3", ("gradcam", "layer3")):
+            with pytest.raises(KeyError, match=r"gradcam@layer3.*Did you mean 'gradcam@layer4'"):
+                results.maps[key]
+
+
+def test_xarray_reads_it(tmp_path):
+    columns, output = made(tmp_path, schema(3))
+    with open_results(output) as results:
+        frame = results.to_xarray("gradcam@layer4")
+        assert list(frame.data_vars) == ["gradcam@layer4"]
+        assert frame["gradcam@layer4"].values.tobytes() == columns["maps/gradcam@layer4/values"].tobytes()
+        assert set(results.to_xarray().data_vars) == set(results.maps)
