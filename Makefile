@@ -14,13 +14,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) -e '.[torch,images,signal]'
+	$(INSTALL) -e '.[torch,onnx,tensorflow,images,signal]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.runtime
 	$(INSTALL) -e '.[test]'
 	@# To check against; what it asks for, torchvision, has no CPU build, and it runs without.
 	$(INSTALL) --no-deps zennit==0.5.1
+	@# It asks for the TensorFlow with GPUs.
+	$(INSTALL) --no-deps tf_keras==2.21.0
 	@touch $@
 
 demo: $(VENV)/.runtime ## Install, explain the sample data, draw the maps into demo/
@@ -36,9 +38,11 @@ test-full: $(VENV)/.test ## Slow and randomised sweeps too
 bench: $(VENV)/.test ## Measure: overhead over the bare forward, start-up, and the peers that are installed
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/loading.py
 	$(BIN)/python tests/benchmarks/peers.py
 	$(BIN)/python tests/benchmarks/paths.py
 	$(BIN)/python tests/benchmarks/relevance.py
+	$(BIN)/python tests/benchmarks/pictures.py
 
 check: $(VENV)/.test ## Lint, format and types
 	$(BIN)/ruff check .

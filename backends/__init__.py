@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import RequestError, nearest
+from .checkpoints import BACKENDS_OF, kind_of
 
 if TYPE_CHECKING:
     from ..core.backend import Backend
     from ..core.job import ModelSection
 
-BACKENDS = {"torch": "torch"}
+BACKENDS = {"torch": "torch", "onnx": "onnx", "tensorflow": "keras"}
 """Name of each backend (the folder, and the extra that installs it) to the module it needs."""
-
-SUFFIXES = {"torch": (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".bin")}
 
 
 def installed() -> list[str]:
@@ -30,14 +29,14 @@ def guess(model: ModelSection) -> str:
         if model.backend not in BACKENDS:
             raise RequestError(f"unknown backend {model.backend!r}. {nearest(model.backend, BACKENDS)}")
         return model.backend
-    if model.source is not None:
+    kind = None if model.weights is None else kind_of(Path(model.weights))
+    if model.native or (model.source or "").endswith(".json"):
+        return "tensorflow"
+    if model.source is not None and kind not in ("keras", "hdf5"):
         return "torch"
-    suffix = Path(model.weights or "").suffix.lower()
-    for name, suffixes in SUFFIXES.items():
-        if suffix in suffixes:
-            return name
-    known = " ".join(s for suffixes in SUFFIXES.values() for s in suffixes)
-    raise RequestError(f"no backend reads {model.weights}: expected one of {known}; name one with --backend")
+    if kind is None:
+        raise RequestError("no model given: a checkpoint file, or the code that builds it, --model FILE.py:CLASS")
+    return BACKENDS_OF[kind]
 
 
 def load(model: ModelSection, *, device: str, dtype: str, argument: str | None = None) -> Backend:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import typer
 
-from . import demo, explain, info, inspect, methods, render
+from . import demo, explain, export, info, inspect, methods, render, report
+
+if TYPE_CHECKING:
+    from ..core.errors import NotImportedError
 
 app = typer.Typer(
     name="camsweep",
@@ -26,6 +30,8 @@ app.command(short_help="Explain and draw the sample data.")(demo.demo)
 app.command(short_help="Show a model's layers and where CAMs can be taken.")(inspect.inspect)
 app.command(short_help="List the methods with their formulas.")(methods.methods)
 app.command(short_help="Draw maps as PNG and GIF.")(render.render)
+app.command(short_help="Write one HTML page: gallery, failures, means of classes.")(report.report)
+app.command(short_help="Write results as NPZ, CSV, NIfTI, ViRelAy or Zarr.")(export.export)
 app.command(short_help="Show what a results file holds.")(info.info)
 
 
@@ -49,10 +55,13 @@ def root(
 
 def main() -> None:
     """Run the command line. A fault ends in one line on stderr and its exit code; CAMSWEEP_TRACEBACK=1 shows more."""
-    from ..core.errors import CamsweepError
+    from ..core.errors import CamsweepError, NotImportedError
 
     try:
         code = app(standalone_mode=False)
+    except NotImportedError as error:
+        _natively(error)
+        _fail(str(error), error.exit_code)
     except CamsweepError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -67,6 +76,15 @@ def main() -> None:
         line = (str(error).splitlines() or [""])[0]
         _fail(f"a fault in camsweep itself, please report it ({type(error).__name__}: {line})", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _natively(error: NotImportedError) -> None:
+    """Begin again with ``--native`` where that may help, in a new process: Keras runs on one framework in each."""
+    import importlib.util
+
+    if error.native and "--native" not in sys.argv and importlib.util.find_spec("tensorflow"):
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--native"])  # noqa: S606  (this very command)
 
 
 def _fail(message: str, code: int) -> None:

@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from ..core.plan import Plan
     from ..core.run import Outcome
 
-Model = Annotated[str | None, typer.Option(help="FILE.py:CLASS, package.module:factory, or a checkpoint file.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A checkpoint (PyTorch, ONNX, Keras, SavedModel), or a network's code: FILE.py:CLASS."),
+]
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint with the weights, for a model built by code.")]
 ModelArg = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the model's code. Repeatable.")
 ]
-Backend_ = Annotated[str | None, typer.Option("--backend", help="torch; guessed from the files.")]
+Backend_ = Annotated[
+    str | None, typer.Option("--backend", help="torch, onnx or tensorflow; else told by what is in the file.")
+]
+Native = Annotated[bool, typer.Option("--native", help="Run a Keras model or a SavedModel in TensorFlow itself.")]
 Trust = Annotated[bool, typer.Option("--trust-checkpoint", help="Load pickled code from the checkpoint. It is run.")]
 Output = Annotated[
     str | None, typer.Option("--output", metavar="KEY", help="Which output, of a model that gives several.")
@@ -44,6 +50,7 @@ def explain(
     backend: Backend_ = None,
     output: Output = None,
     tokens: Tokens = None,
+    native: Native = False,
     trust_checkpoint: Trust = False,
     data: Data = None,
     input: Input = None,  # noqa: A002  (named as in the job file)
@@ -103,6 +110,7 @@ def explain(
             "backend": backend,
             "output": output,
             "tokens": tokens,
+            "native": native or None,
             "trust_checkpoint": trust_checkpoint or None,
         },
         "data": {
@@ -156,8 +164,8 @@ def load_backend(job: Job) -> Backend:
 
 
 def model_flags(model: str | None) -> dict[str, Any]:
-    """``--model`` is code where it has a colon, else a checkpoint."""
-    return {} if model is None else {"source" if ":" in model else "weights": model}
+    """``--model`` is code where it has a colon, else a checkpoint, which needs none."""
+    return {} if model is None else {"source": model} if ":" in model else {"source": "", "weights": model}
 
 
 def given(flags: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from .explain import (
     Json,
     Layout,
     ModelArg,
+    Native,
     Output,
     Tokens,
     Trust,
@@ -26,6 +27,11 @@ from .explain import (
     model_flags,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
 
 def inspect(
     model: Annotated[str, typer.Argument(metavar="JOB.toml|MODEL", help="A job file, or a model as in --model.")],
@@ -34,6 +40,7 @@ def inspect(
     backend: Backend_ = None,
     output: Output = None,
     tokens: Tokens = None,
+    native: Native = False,
     trust_checkpoint: Trust = False,
     data: Data = None,
     input: Input = None,  # noqa: A002
@@ -57,32 +64,34 @@ def inspect(
     flags: dict[str, dict[str, Any]] = {
         "model": {
             **({} if file else model_flags(model)),
-            "weights": str(weights) if weights else None if file or ":" in model else model,
+            **({"weights": str(weights)} if weights else {}),
             "args": dict(map(_argument, model_arg)) if model_arg else None,
             "backend": backend,
             "output": output,
             "tokens": tokens,
+            "native": native or None,
             "trust_checkpoint": trust_checkpoint or None,
         },
         "data": {"path": data and str(data), "input": input, "layout": layout},
         "explain": {"device": device},
     }
-    if shape is not None and file is None and data is None:
-        flags["data"]["path"] = "."  # the shape stands in for it
-    if shape is None and file is None and data is None:
-        raise RequestError("a torch module does not say what it takes: give --shape 3,224,224, or --data with --layout")
+    bare = file is None and data is None
+    if bare:
+        flags["data"]["path"] = "."  # a shape stands in for it
     job = Job.load(file, given(flags))
-    if shape is None:
-        with aside():
+    sizes = _sizes(shape)
+    with aside():
+        extra: Mapping[str, NDArray[Any]] = {}
+        if sizes is None and not bare:
             batch = example(open_dataset(job.data))
             sample, extra = batch.values, batch.extra
-    else:
-        try:
-            sample, extra = np.zeros((1, *map(int, shape.split(","))), np.float32), {}
-        except ValueError:
-            raise RequestError(f"--shape {shape!r} given, expected whole numbers with commas: 3,224,224") from None
-    with aside():
         loaded = load_backend(job)
+        if bare or sizes is not None:
+            if (sizes := sizes or loaded.input_shape) is None:
+                raise RequestError(
+                    f"{model} does not say what it takes: give --shape 3,224,224, or --data with --layout"
+                )
+            sample = np.zeros((1, *sizes), np.float32)
         structure = loaded.structure(sample, extra)
         try:
             unruled, cannot = loaded.unruled(sample, extra), ""
@@ -98,6 +107,7 @@ def inspect(
         "final": structure.final,
         "parameters": structure.parameters,
         "auto": structure.auto,
+        "notes": list(loaded.notes),
         "unruled": unruled,
         "layers": [
             {
@@ -137,5 +147,15 @@ def inspect(
         *table(rows, ("layer", "kind", "output", "tokens", "CAM")),
         *(["", f"lrp has no rule for {counted(unruled)}, and takes the gradient there"] if unruled else []),
         *(["", cannot] if cannot else []),
+        *(["", *loaded.notes] if loaded.notes else []),
     ]
     emit(answer, lines, as_json=as_json)
+
+
+def _sizes(shape: str | None) -> tuple[int, ...] | None:
+    from ..core.errors import RequestError
+
+    try:
+        return None if shape is None else tuple(map(int, shape.split(",")))
+    except ValueError:
+        raise RequestError(f"--shape {shape!r} given, expected whole numbers with commas: 3,224,224") from None

@@ -171,6 +171,13 @@ class Backend(Protocol):
     answers: frozenset[str]
     """The letters of `core.methods.registry.QUESTIONS` that it can answer."""
     versions: Mapping[str, str]
+    notes: Sequence[str]
+    """What its user must know of how the model runs, a line each."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """(channel, *s) of one sample, where the model says it."""
+        ...
 
     def structure(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] = ...) -> Structure:
         """Send one batch through and look; raises `RequestError` where the model cannot take it."""

@@ -76,7 +76,7 @@ def check_ranks(expression: Expression, layers: Sequence[str], structure: Struct
 
 
 def settle_layer(name: str, structure: Structure) -> str:
-    """The layer that ``name`` means; `RequestError` where no CAM can be taken there."""
+    """The layer that ``name`` means, or the last inside of it; `RequestError` where no CAM can be taken there."""
     known = {layer.name: layer for layer in structure.layers}
     if name == "auto":
         if structure.auto is None:
@@ -84,7 +84,10 @@ def settle_layer(name: str, structure: Structure) -> str:
                 "layer auto: no layer keeps the input's spatial axes; `camsweep inspect` lists the layers"
             )
         return structure.auto
-    if name not in known:
+    if name not in known:  # a graph has the names of what its layers were a part of, but not those parts
+        inside = [each.name for each in structure.layers if each.name.startswith(f"{name}.") and each.tappable]
+        if inside:
+            return inside[-1]
         raise RequestError(
             f"no layer {name!r} runs in the model. {nearest(name, known)} `camsweep inspect` lists them."
         )

@@ -19,6 +19,15 @@ class RequestError(CamsweepError):
     exit_code = 2
 
 
+class NotImportedError(RequestError):
+    """A model that is as it should be, but has a part which cannot be brought into torch."""
+
+    def __init__(self, message: str, *, native: bool = False) -> None:
+        super().__init__(message)
+        self.native = native
+        """Whether TensorFlow itself may run it."""
+
+
 class OutputError(CamsweepError):
     """The output cannot be created: it exists from another job, or there is no permission."""
 

@@ -39,6 +39,8 @@ class ModelSection(Section):
     tokens: str | None = None
     """How tokens become a grid, ``prefix=1,grid=14x14``, or where the channels are, ``channels=last``."""
     trust_checkpoint: bool = False
+    native: bool = False
+    """Whether a Keras model or a SavedModel runs in TensorFlow itself."""
 
 
 class ExplainSection(Section):
@@ -132,9 +134,11 @@ class Job(Section):
                 table = {"source" if ":" in table else "weights": table}
             if isinstance(table, Mapping):
                 table = located(table, base) if name == "data" else dict(table)
+                if name == "model" and table.get("source") == "":  # a checkpoint takes the place of code and weights
+                    table |= {"source": None, "args": {}}
                 if name == "model" and isinstance(table.get("weights"), str):
                     table["weights"] = str(base / table["weights"])
-                if name == "model" and str(table.get("source", "")).rpartition(":")[0].endswith(".py"):
+                if name == "model" and str(table.get("source") or "").rpartition(":")[0].endswith(".py"):
                     table["source"] = str(base / table["source"])
                 if name == "explain" and isinstance(table.get("targets"), list):
                     table["targets"] = [target_located(t, base) if isinstance(t, str) else t for t in table["targets"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import platform
 import subprocess
@@ -21,6 +22,7 @@ from .errors import OutputError, RequestError, counted, nearest
 from .job import Job, differences
 from .keys import show
 from .methods import Expression
+from .methods.registry import QUESTIONS
 from .outputs import Readout, settled
 from .results import MapInfo, Parts, Provenance, Schema, stored_identity
 from .targets import Target
@@ -102,7 +104,7 @@ def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
     return {
         **job.identity,
         "model.code": file_sha256(Path(code)) if code.endswith(".py") else "",
-        "model.weights": file_sha256(Path(weights)) if weights is not None else "",
+        "model.weights": model_sha256(Path(weights)) if weights is not None else "",
         "data.contents": dataset.fingerprint,
         "explain.files": sorted(
             file_sha256(Path(str(file)))
@@ -172,7 +174,8 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
     for expression in expressions:
         if missing := expression.asks - backend.answers:
             raise RequestError(
-                f"{expression} asks for {', '.join(sorted(missing))}, which {backend.name} cannot answer"
+                f"{expression} asks for the {' and the '.join(QUESTIONS[letter] for letter in sorted(missing))}, "
+                f"which the {backend.name} backend cannot give{''.join(f'; {note}' for note in backend.notes)}"
             )
         if expression.method.concepts and not expression.settings["k"]:
             raise RequestError(f"{expression.method.name}: k=0 given, expected 1 or more")
@@ -220,7 +223,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             argv=argv,
             versions={**versions(), **backend.versions},
             git=git_state(Path(__file__).parent),
-            model_sha256=file_sha256(Path(job.model.weights)) if job.model.weights else "",
+            model_sha256=model_sha256(Path(job.model.weights)) if job.model.weights else "",
             data_fingerprint=dataset.fingerprint,
             device=backend.device,
             seed=job.explain.seed,
@@ -264,6 +267,19 @@ def file_sha256(path: Path) -> str:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_sha256(path: Path) -> str:
+    """Of a checkpoint: a file's bytes, with those that lie beside an ``.onnx`` by its name, or all of a folder's."""
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+    else:
+        files = sorted(path.parent.glob(f"{glob.escape(path.name)}?*")) if path.suffix == ".onnx" else []
+        if not files:
+            return file_sha256(path)
+        files = [path, *files]
+    told = "".join(f"{each.relative_to(path.parent)}\0{file_sha256(each)}\0" for each in files)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def versions() -> Mapping[str, str]:

@@ -68,6 +68,8 @@ def run_job(
         if parts is not None:
             stack.enter_context(held(folder))
         backend = load(job)
+        for note in backend.notes:
+            watch.note(note)
         plan = make(job, dataset, backend, list(argv))
         if parts is None:
             plan = replace(plan, schema=with_fits(plan, backend))

@@ -1,7 +1,8 @@
 """Make this folder's data and weights: ``python -m camsweep.sample_data.make [DIR]``, about two minutes on one core.
 
 Every sample comes with a mask of the places that make it belong to its class, so that maps can be scored. All random
-numbers come from generators seeded here: the same machine gives the same files, byte for byte. Needs scikit-learn.
+numbers come from generators seeded here: the same machine gives the same files, byte for byte. Needs scikit-learn, onnx
+and keras.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 if __package__:
+    from . import formats
     from .models import DigitNet, EcgNet, MotionNet
 else:  # run as a script
+    import formats  # type: ignore[import-not-found,no-redef]
     from models import DigitNet, EcgNet, MotionNet  # type: ignore[import-not-found,no-redef]
 
 HERE = Path(__file__).parent
@@ -301,6 +304,7 @@ def main(folder: Path = HERE) -> None:
     for name in RECIPES:
         with reproducible():
             print(make(name, folder), flush=True)
+    formats.main(folder)
 
 
 if __name__ == "__main__":

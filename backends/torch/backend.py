@@ -26,6 +26,9 @@ class TorchBackend:
 
     name = "torch"
     answers = frozenset("AGHDSRCxgudbyopTNtfYr")
+    notes: Sequence[str] = ()
+    input_shape: tuple[int, ...] | None = None
+    """A module does not say."""
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class TorchBackend:
 
     def structure(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] | None = None) -> Structure:
         """One forward of ``example`` (1, channel, *s), watched at every submodule."""
-        seen = _Seen(tuple(example.shape[2:]), self._tokens)
+        seen = self._seen(tuple(example.shape[2:]))
         named = dict(self.module.named_modules())
         with self._ready(example.ndim - 2), ExitStack() as hooks, torch.no_grad(), LastActivation() as last:
             for name, module in named.items():
@@ -139,6 +142,10 @@ class TorchBackend:
             isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error))
         )
 
+    def _seen(self, field: tuple[int, ...]) -> _Seen:
+        """What looks at the layers of a model for inputs with the spatial sizes ``field``."""
+        return _Seen(field, self._tokens)
+
     @contextmanager
     def _ready(self, rank: int) -> Iterator[None]:
         """The module borrowed for inputs of ``rank`` spatial axes."""
@@ -168,11 +175,9 @@ class _Seen:
         tensor = first_tensor(output)
         tensor = torch.empty(0) if tensor is None else tensor
         self._outputs.setdefault(name, []).append(tensor)
-        self._order = order_of(module) or self._order
         grid, doubt = Grid(), ""
-        own = None if isinstance(module, nn.LayerNorm) else order_of(module)  # some normalize the first axis after all
         try:
-            grid = settle(tensor.shape[1:], self.field, self._order, self._sizes, self.tokens, own)
+            grid = self.grid(module, tensor.shape[1:])
         except RequestError as error:
             doubt = str(error)
         if tensor.ndim and len(tensor) > 1:
@@ -185,6 +190,12 @@ class _Seen:
         self._found.pop(name, None)  # a layer stands where it finished last
         calls = len(self._outputs[name])
         self._found[name] = Layer(name, type(module).__name__, shape, calls, max(rank, 0), str(grid), doubt)
+
+    def grid(self, module: nn.Module, dims: Sequence[int]) -> Grid:
+        """How a module's output (*dims) of a sample is read; `RequestError` where that is in doubt."""
+        self._order = order_of(module) or self._order
+        own = None if isinstance(module, nn.LayerNorm) else order_of(module)  # some normalize the first axis after all
+        return settle(dims, self.field, self._order, self._sizes, self.tokens, own)
 
     def layers(self) -> tuple[Layer, ...]:
         """All that ran."""

@@ -104,10 +104,12 @@ def settle(
     ``seen`` the grids of layers before. `RequestError` where tokens can be read in several ways, or in none.
     """
     rank, seen = len(field), list(seen)
+    if not rank:
+        return Grid()
     if len(dims) == rank + 1 and tokens.order != "last" and not (rank == 1 and _tokens_there(dims[0], order, tokens)):
         first, last = tuple(dims[1:]) in seen, tuple(dims[:-1]) in seen
         if first == last:
-            first, last = _alike(dims[1:], field), _alike(dims[:-1], field)
+            first, last = alike(dims[1:], field), alike(dims[:-1], field)
         as_last = rank > 1 and tokens.order is None and own != "first" and (order == "last" if first == last else last)
         return Grid("last") if as_last else Grid()
     if len(dims) == rank + 1 and rank > 1:
@@ -123,10 +125,10 @@ def _tokens_there(count: int, order: Order | None, tokens: Tokens) -> bool:
     return tokens.order is None and (order == "last" or said)
 
 
-def _alike(sizes: Sequence[int], field: Sequence[int]) -> bool:
+def alike(sizes: Sequence[int], field: Sequence[int]) -> bool:
     """Whether ``sizes`` is ``field`` made smaller by one factor along all axes, to within one point."""
     factors = [large / small for large, small in zip(field, sizes, strict=True)]
-    factor = max(factors)
+    factor = max(factors, default=1.0)
     return all(abs(large / factor - small) <= 1 for large, small in zip(field, sizes, strict=True))
 
 

@@ -10,7 +10,6 @@ import pickle
 import sys
 import traceback
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import RequestError, nearest
+from ..checkpoints import check, check_sums
 
 if TYPE_CHECKING:
     from ...core.job import ModelSection
@@ -69,7 +69,7 @@ def build(source: str, args: Mapping[str, Any]) -> nn.Module:
     if not where or not name:
         raise RequestError(f"model source {source!r} given, expected FILE.py:CLASS or package.module:factory")
     with _told(f"model source {source}"), contextlib.redirect_stdout(sys.stderr):
-        module = _import(where)
+        module = imported_code(where)
         if not hasattr(module, name):
             choices = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             raise RequestError(f"{where} has no {name!r}. {nearest(name, choices)}")
@@ -88,7 +88,8 @@ def build(source: str, args: Mapping[str, Any]) -> nn.Module:
 
 def read_checkpoint(path: Path, *, trust: bool) -> Any:
     """What a weights file holds: a mapping of tensors, or, where it is trusted, anything that was pickled."""
-    _check_bytes(path)
+    check(path)
+    check_sums(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -152,33 +153,8 @@ def _unwrap(stored: Any) -> dict[str, Tensor]:
     return {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
 
 
-def _check_bytes(path: Path) -> None:
-    if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise RequestError(f"weights not found: {path}. {nearest(path.name, beside) if beside else ''}".strip())
-    if not path.is_file():
-        raise RequestError(f"weights {path} is not a file")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(64)
-    if size == 0:
-        raise RequestError(f"{path} is empty (0 bytes)")
-    if start.lstrip()[:1] == b"<":
-        raise RequestError(f"{path} is an HTML page, not a checkpoint; download it again")
-    if start.startswith(b"version https://git-lfs"):
-        raise RequestError(f"{path} is a Git LFS pointer ({size} bytes), not the checkpoint; run git lfs pull")
-    if start.startswith(b"PK"):
-        # torch.load does not look at checksums: a flipped bit would give other weights without a word.
-        try:
-            with zipfile.ZipFile(path) as archive:
-                bad = archive.testzip()
-        except zipfile.BadZipFile:
-            raise RequestError(f"{path} is damaged or cut short ({size} bytes, no zip directory)") from None
-        if bad:
-            raise RequestError(f"{path} is damaged: the checksum of {bad} is wrong")
-
-
-def _import(where: str) -> ModuleType:
+def imported_code(where: str) -> ModuleType:
+    """The module at ``FILE.py``, which can import its neighbours, or of the name ``package.module``."""
     if not where.endswith(".py"):
         return importlib.import_module(where)
     path = Path(where).resolve()

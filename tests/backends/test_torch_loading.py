@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from camsweep.backends import guess
 from camsweep.backends.torch.loading import load_module, settle_device
 from camsweep.core.errors import RequestError
 from camsweep.core.job import ModelSection
@@ -209,15 +208,6 @@ def test_weights_of_another_network(folder):
     torch.save({"lr": 0.1}, folder / "none.pt")
     with pytest.raises(RequestError, match="holds no tensors by name"):
         load_module(section(folder, weights=folder / "none.pt"))
-
-
-def test_the_backend_is_guessed():
-    assert guess(ModelSection(weights="a.pth")) == "torch"
-    assert guess(ModelSection(source="a.py:Net")) == "torch"
-    with pytest.raises(RequestError, match="no backend reads"):
-        guess(ModelSection(weights="a.xyz"))
-    with pytest.raises(RequestError, match="unknown backend 'torhc'. Did you mean 'torch'".replace(".", r"\.")):
-        guess(ModelSection(weights="a.pt", backend="torhc"))
 
 
 def test_devices():

@@ -213,7 +213,7 @@ ROWS = [
     Row("a whole pickle", r"weights\.pt holds more than weights .*--trust-checkpoint", pickled),
     Row("weights alone", r"weights\.pt holds weights only; name the code", words="explain --weights weights.pt "
         "--data signals.npz --input x --layout NCT -o run.h5"),
-    Row("a model of no known kind", r"no backend reads .*model\.xyz: expected one of",
+    Row("a model of no known kind", r"model\.xyz is no checkpoint that is known: expected one of",
         raw("model.xyz", b"x"), "explain --model model.xyz --data signals.npz --input x --layout NCT -o run.h5"),
     Row("unknown backend", r"unknown backend 'jax'", job(model='backend = "jax"')),
     Row("device not there", r"device 'cuda:63' is not here; choose auto or one of: cpu", replaced('"cpu"', '"cuda:63"')),

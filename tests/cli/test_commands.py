@@ -533,7 +533,7 @@ def test_results_without_a_suffix_have_pictures_too(bench, call):
     [
         (["--map", "hirescam@frist"], r"no map 'hirescam@frist'. Did you mean 'hirescam@first'\?"),
         (["--sample", "patient 22"], r"no sample 'patient 22'.*Did you mean 'patient 2'\?"),
-        (["--norm", "runs"], r"'runs' is not one of"),
+        (["--norm", "runs"], r"Did you mean 'run'"),
         (["--limit", "0"], r"--limit"),
     ],
 )
@@ -589,6 +589,10 @@ def test_demo_explains_and_draws_every_sample_set(call, tmp_path, monkeypatch):
     for entry in entries:
         assert set(entry["status"]) <= {"ok", "zero map"}
         assert entry["pictures"]["files"] > 0
+        for kind in ("onnx", "keras"):
+            assert entry[kind]["difference"] < 1e-5
+            with open_results(tmp_path / entry[kind]["results"]) as results:
+                assert (results.predicted == results.labels).mean() > 0.9
         with open_results(tmp_path / entry["results"]) as results:
             assert len(results) == sum(entry["status"].values())
             assert (results.predicted == results.labels).mean() > 0.9

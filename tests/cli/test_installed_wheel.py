@@ -52,7 +52,7 @@ def test_the_wheel_holds_what_it_should(wheel):
         names = set(archive.namelist())
     assert "camsweep/py.typed" in names
     for name in SETS:
-        assert {f"camsweep/sample_data/{name}.{suffix}" for suffix in ("npz", "pt", "toml")} <= names
+        assert {f"camsweep/sample_data/{name}.{suffix}" for suffix in ("npz", "pt", "onnx", "keras", "toml")} <= names
     assert "camsweep/sample_data/models.py" in names
     assert not [name for name in names if "tests" in name or "conftest" in name]
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"camsweep"}
@@ -73,7 +73,7 @@ def test_the_demo_runs_from_the_wheel(installed, tmp_path):
     assert Path(file) == installed / "camsweep" / "__init__.py"
     assert f"camsweep-{version}-" in next(installed.parent.glob("dist/*.whl")).name
     out = run("-P", "-m", "camsweep", "demo", "pictures", "--quiet", cwd=tmp_path, PYTHONPATH=str(installed))
-    assert len(out.splitlines()) == len(SETS)
+    assert len(out.splitlines()) == 3 * len(SETS)
     for name, pictures in SETS.items():
         results = tmp_path / "pictures" / f"{name}.h5"
         assert verify(results) == []

@@ -1,7 +1,7 @@
 """The method grammar: one canonical spelling for each meaning, and one line for each mistake."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from camsweep.core.domains import DOMAINS
@@ -77,12 +77,14 @@ def expressions(draw):
 
 
 @given(expressions())
+@example("lrp:layer1.0.flat,stage*.z,pass")
 def test_what_is_printed_reads_back(text):
     once = parse_expression(text)
     again = parse_expression(str(once))
     assert str(again) == str(once)
     assert again.settings == once.settings
-    assert not set(str(once)) & set(" '\"()[]{}*|&;<>$`\\")  # nothing a shell would touch
+    typed = set(text) & {"*"}  # a pattern of layers has one, and whoever writes it puts it in quotes
+    assert not (set(str(once)) - typed) & set(" '\"()[]{}*|&;<>$`\\")  # nothing a shell would touch
 
 
 @pytest.mark.parametrize(
