@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from ..data.axes import Axis
 from ..errors import RequestError, nearest
-from . import clip, image
+from . import clip, concepts, image
 from .colour import Pixels, Scale
 from .lettering import lines
 from .scene import Scene
@@ -57,7 +57,9 @@ def save(scene: Scene, path: Path, kind: str, mark: str) -> None:
 
 def figure(scene: Scene) -> Figure:
     """Signals as coloured lines, images and the middle planes of volumes as overlays, other maps on their own axes."""
-    if scene.layout:
+    if scene.layout == "concepts" and len(scene.axes) == 1:
+        made = _stacked(concepts.strips(scene), scene.axes[0], scene.scale, scene.units)
+    elif scene.layout and scene.layout != "concepts":
         made = _own(scene)
     elif len(scene.axes) == 1:
         made = _stacked(strips(scene), scene.axes[0], scene.scale, scene.units)
@@ -96,7 +98,9 @@ def _stacked(shown: Sequence[Strip], axis: Axis, scale: Scale, units: str) -> Fi
 def _panels(scene: Scene) -> Figure:
     """The kinds wished of an image, the middle slice across each axis of a volume."""
     shown: list[tuple[Pixels, str, Sequence[Axis], tuple[int, ...]]] = []
-    if len(scene.axes) == 2:
+    if scene.layout:
+        shown = concepts.pictures(scene)
+    elif len(scene.axes) == 2:
         shape = scene.input.shape[1:]
         base = image.shade(scene.input, image.levels(scene.input))
         times = image.factors(shape, scene.axes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from . import bars, clip, contact, figure, image, signal, spectrum
+from . import bars, clip, concepts, contact, figure, image, signal, spectrum
 from .filenames import Entry, folders, slug, stem, write_index
 from .look import PLAIN, Look
 from .norm import OWN, Norm
@@ -116,7 +116,12 @@ def _drawings(scene: Scene, base: Path) -> Iterator[tuple[Drawing, list[Path]]]:
         yield _undrawn, files(f".{look.format}")
         return
     if scene.layout:
-        own = {"lines": spectrum.lines, "image": spectrum.images, "bars": bars.rows}
+        own = {
+            "lines": spectrum.lines,
+            "image": spectrum.images,
+            "bars": bars.rows,
+            "concepts": concepts.sheets,
+        }
         yield own[scene.layout], files(".png")
         return
     match scene.axes:

@@ -123,7 +123,7 @@ class Request:
             ),
             units=view.units,
             names=tuple(names[k] for k in kept),
-            layout=view.layout,
+            layout="concepts" if view.concepts else view.layout,
             own=view.axes or (),
             look=self.look,
         )
@@ -131,8 +131,7 @@ class Request:
     def _undrawn(self, name: str) -> str:
         """Why a map is not drawn for any sample, if so."""
         view = self.results.maps[name]
-        what = "a map for each concept" if view.concepts else "no axis to draw" if view.axes == () else ""
-        return what and f"{name} has {what}; read it with camsweep.open_results"
+        return f"{name} has no axis to draw; read it with camsweep.open_results" if view.axes == () else ""
 
     def common(self, rows: Sequence[int]) -> dict[tuple[str, int], Scale]:
         """The scales that pictures of ``rows`` share: of each map, and of each class that is explained if so wished."""

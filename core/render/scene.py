@@ -28,7 +28,7 @@ class Scene:
     heading: tuple[str, ...]
     units: str
     names: tuple[str, ...]  # of the channels
-    layout: str = ""  # "lines", "image" or "bars" of a map on axes of its own
+    layout: str = ""  # "lines", "image" or "bars" of a map on axes of its own; "concepts", whose values are (K, *s)
     own: tuple[Axis, ...] = ()  # these axes; values are then (*own), or (C, *own)
     signals: NDArray[Any] | None = None  # (component, C or 1, *S), what the points of ``own`` are
     look: Look = PLAIN

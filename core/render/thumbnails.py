@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.axes import Axis
 from ..grid import resize
+from . import concepts
 from .bars import SEVERAL
 from .clip import place
 from .colour import Floats, Pixels, Scale, overlay
@@ -41,7 +43,7 @@ def thumbnail(scene: Scene, at: Sequence[int] = (), *, alone: bool = False) -> P
     ``at``: which points of a clip's first axis are shown, as `moments` tells.
     """
     if scene.layout:
-        return {"lines": _curves, "image": _heat, "bars": _bars}[scene.layout](scene)
+        return {"lines": _curves, "image": _heat, "bars": _bars, "concepts": _concepts}[scene.layout](scene)
     if len(scene.axes) == 1:
         return _curves(scene) if alone else _signal(scene)
     if len(scene.axes) == 2:
@@ -176,6 +178,27 @@ def _cells(values: Floats, axes: Sequence[Axis], size: tuple[int, int], scale: S
     up, along = (extent(axis, n) for axis, n in zip(axes, values.shape, strict=True))
     tall = fit(values, axes[0], up, size[0])
     return scale.colour(fit(tall.T, axes[1], along, size[1]).T)
+
+
+def _concepts(scene: Scene) -> Pixels:
+    """Each concept alone, beside one another, at most `FRAMES`; of a signal a line for each."""
+    if len(scene.axes) == 1:
+        curves = np.stack([resize(v, scene.input.shape[-1:]) for v in scene.values]).astype(np.float64)
+        return _stack(curves, curves, scene.scale, [span(curve, zero=True) for curve in curves], zero=True)
+    shown = [one for _, one in concepts.each(scene)][:FRAMES]
+    if len(scene.axes) == 3:
+        at = [concepts.strongest(one) for one in shown]
+        shown = [
+            replace(
+                one,
+                axes=one.axes[1:],
+                input=one.input[:, k],
+                values=resize(one.values, one.input.shape[1:2] + one.values.shape[1:])[k],
+            )
+            for one, k in zip(shown, at, strict=True)
+        ]
+    grey = levels(scene.input)
+    return beside(_picture(one.input, one.values, one, FRAME, grey) for one in shown)
 
 
 def _bars(scene: Scene) -> Pixels:

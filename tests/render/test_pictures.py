@@ -8,9 +8,10 @@ from PIL import Image
 
 from camsweep.core.data.axes import Axis
 from camsweep.core.errors import RequestError, SampleError, StorageError
-from camsweep.core.render import Look, render
+from camsweep.core.render import Look, concepts, render
 from camsweep.core.render.norm import BINS, Norm
 from camsweep.core.render.request import Request
+from camsweep.core.render.thumbnails import thumbnail
 
 
 def index(out):
@@ -218,11 +219,32 @@ def test_signals(tmp_path, ecg):
     ]  # fmt: skip
 
 
-def test_a_map_of_concepts_has_no_picture_and_the_others_have_theirs(tmp_path, ecg, fake_map):
-    ecg.maps = {"dff@s": fake_map("dff@s", np.ones((2, 1, 3, 25)), concepts=3), **ecg.maps}
-    made = render(ecg, tmp_path)
-    assert len(made.files) == 4
-    assert made.skipped[0] == ("sample-0", "dff@s has a map for each concept; read it with camsweep.open_results")
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_each_concept_has_its_picture(tmp_path, fake, fake_map, rank):
+    sizes = (5, 20, 24)[-rank:]
+    values = np.zeros((1, 1, 3, *sizes))
+    spots = [(k + 1, 3 * k + 2, 7 * k + 3)[-rank:] for k in range(3)]
+    for k, spot in enumerate(spots):
+        values[(0, 0, k, *spot)] = k + 1
+    names = ("time", "height", "width") if rank > 1 else ("time",)
+    axes = tuple(Axis(name, "px") for name in names[-rank:])
+    results = fake(np.zeros((1, 1, *sizes)), axes, {"dff@s": fake_map("dff@s", values, concepts=3)})
+    made = render(results, tmp_path)
+    assert [path.name for path in made.files] == ["000000-sample-0.png"]
+    assert not made.skipped
+    [(_, _, scene)] = Request.of(results, None, None, None).scenes(0, {})
+    assert scene.scale.high == 3
+    if rank == 1:
+        assert [int(strip.values.argmax()) for strip in concepts.strips(scene)] == [spot[0] for spot in spots]
+    else:
+        for k, (pixels, name, _, shape) in enumerate(concepts.pictures(scene)):
+            assert name.startswith(f"concept {k + 1}")
+            assert rank == 2 or f"frame {spots[k][0] + 1}/5" in name or f"slice {spots[k][0] + 1}/5" in name
+            y, x = np.unravel_index(np.abs(pixels.astype(int) - 128).sum(-1).argmax(), pixels.shape[:2])
+            assert (y * shape[0] // pixels.shape[0], x * shape[1] // pixels.shape[1]) == spots[k][-2:]
+    thumbnail(scene)
+    made = render(results, tmp_path / "svg", look=Look(format="svg"))
+    assert len(made.files) == 1
 
 
 def test_many_channels_are_cut_with_a_note_or_chosen(ecg):
