@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,8 @@ def imported_saved_model(model: ModelSection, folder: Path) -> tuple[nn.Module, 
     entry = module.entries[0]
     sample, last = entry.sample, entry.channels_last is None  # then nothing says so, and TensorFlow has them last
     shape = (sample[-1], *sample[:-1]) if sample and last else sample
-    return module, shape, {name: version(name) for name in NEEDED}
+    packages = packages_distributions()  # TensorFlow goes by several names
+    return module, shape, {name: version(packages[name][0]) for name in NEEDED}
 
 
 def _converted(folder: Path, signature: str, out: str, *, trust: bool) -> None:

@@ -13,7 +13,7 @@ from ..grid import resize
 from .image import factors, layers, levels, panel, shade
 from .lettering import number
 from .scene import Scene
-from .sheet import Panel
+from .sheet import Panel, sheets
 from .signal import strongest
 
 SLICES = 12
@@ -57,9 +57,14 @@ def panels(
 def frames(scene: Scene) -> Iterator[Image.Image]:
     """A sheet for each point of the axis that the clip runs along: overlay beside map, number and time above."""
     along = scene.look.along
-    for k, (over, alone) in enumerate(panels(scene, along)):
-        caption = place(scene.axes[along], k, scene.input.shape[1 + along])
-        yield scene.sheet([[replace(over, caption=caption), replace(alone, caption=" ")]])
+    points = scene.input.shape[1 + along]
+    captions = [place(scene.axes[along], k, points) for k in range(points)]
+    longest = max(map(len, captions))
+    shown = (
+        [[replace(over, caption=caption.ljust(longest, "\u2007")), replace(alone, caption=" ")]]
+        for caption, (over, alone) in zip(captions, panels(scene, along), strict=True)
+    )
+    yield from sheets(shown, scene.heading, scene.scale, scene.units)
 
 
 def montage(scene: Scene) -> Iterator[Image.Image]:

@@ -207,7 +207,9 @@ class Request:
         if len(outputs) == 1:
             yield f"output {number(outputs[0])}"
         elif predicted >= 0:
-            yield f"pred {self._class(predicted)} ({number(outputs[predicted])})"
+            sure = np.nan if results.confidence is None else results.confidence[row]
+            said = f"{number(100 * sure)} %" if np.isfinite(sure) else number(outputs[predicted])
+            yield f"pred {self._class(predicted)} ({said})"
         if label >= 0:
             yield f"label {self._class(label)}"
         yield name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -159,9 +159,37 @@ def sheet(
 
     ``size``: of the letters, in pixels; 0 takes one that goes with the tallest panel.
     """
-    size = size or max(LETTERS, max(panel.pixels.shape[0] for row in rows for panel in row) // 36)
-    margins = [max(_margin(p, size) for p in column if p) for column in zip_longest(*rows)]
-    blocks = [[_block(panel, size, margin) for panel, margin in zip(row, margins, strict=False)] for row in rows]
+    return next(sheets([rows], heading, scale, units, size))
+
+
+def sheets(
+    series: Iterable[Sequence[Sequence[Panel]]], heading: Sequence[str], scale: Scale, units: str = "", size: int = 0
+) -> Iterator[Image.Image]:
+    """A `sheet` of each, all laid out as the first, whose heading and colour bar they share."""
+    empty, places, margins = None, list[list[tuple[int, int]]](), list[int]()
+    for rows in series:
+        if empty is None:
+            size = size or max(LETTERS, max(panel.pixels.shape[0] for row in rows for panel in row) // 36)
+            margins = [max(_margin(p, size) for p in column if p) for column in zip_longest(*rows)]
+        blocks = [[_block(panel, size, margin) for panel, margin in zip(row, margins, strict=False)] for row in rows]
+        if empty is None:
+            empty, places = _empty(rows, blocks, heading, scale, units, size)
+        image = empty.copy()
+        for row, at in zip(blocks, places, strict=True):
+            for block, place in zip(row, at, strict=True):
+                image.paste(block, place)
+        yield image
+
+
+def _empty(
+    rows: Sequence[Sequence[Panel]],
+    blocks: Sequence[Sequence[Image.Image]],
+    heading: Sequence[str],
+    scale: Scale,
+    units: str,
+    size: int,
+) -> tuple[Image.Image, list[list[tuple[int, int]]]]:
+    """A sheet without its panels, and where they go."""
     tops = np.cumsum([0, *(max(block.height for block in row) + GAP for row in blocks)]).tolist()
     above, last = (size + 6 if row[0].caption else 0 for row in (rows[0], rows[-1]))
     bar = _colour_bar(scale, tops[-2] + last + rows[-1][0].pixels.shape[0] - above, units, size)
@@ -175,11 +203,11 @@ def sheet(
     draw = ImageDraw.Draw(image)
     for k, line in enumerate(title):
         draw.text((GAP, GAP + k * (size + 5)), line, INK, font(size))
-    for y, row in zip(tops, blocks, strict=False):
-        for k, block in enumerate(row):
-            image.paste(block, (GAP + sum(widths[:k]), head + y))
     image.paste(bar, (GAP + across, head + above - _overhang(size)))
-    return image
+    starts = [GAP + sum(widths[:k]) for k in range(len(widths))]
+    return image, [
+        [(x, head + y) for x, _ in zip(starts, row, strict=False)] for y, row in zip(tops, blocks, strict=False)
+    ]
 
 
 def _overhang(size: int) -> int:

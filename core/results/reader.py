@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..data import Axis, DataSection, Dataset, open_dataset
 from ..errors import RequestError, nearest
+from ..outputs import settled
 from .schema import CHECKSUM, Provenance, Status
 
 if TYPE_CHECKING:
@@ -153,6 +155,24 @@ class Results:
         self.unruled: dict[str, int] = json.loads(file["maps"].attrs.get("unruled", "{}"))
         self.maps = Maps({view.name: view for view in map(MapView, file["maps"].values())})
         self.provenance: dict[str, Any] = {k: _plain(k, v) for k, v in file["provenance"].attrs.items()}
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float64] | None:
+        """Probability of the predicted class, (N,), by the activation that the job says or suggests; NaN where there is
+        none, and None where the outputs are no classes.
+        """
+        explain = tomllib.loads(self.provenance["job"]).get("explain", {})
+        how = settled(explain.get("activation", "auto"), self.final, self.outputs.shape[-1])
+        if self.classes is None or self.outputs.ndim != 2 or how == "none":
+            return None
+        scores = self.outputs.astype(np.float64)
+        if self.final is None:
+            scores = np.exp(scores - scores.max(1, keepdims=True)) if how == "softmax" else 1 / (1 + np.exp(-scores))
+            scores = scores / scores.sum(1, keepdims=True) if how == "softmax" else scores
+        there = (self.predicted >= 0) & (self.predicted < scores.shape[1])
+        found = np.full(len(self), np.nan)
+        found[there] = scores[there, self.predicted[there]]
+        return found
 
     @cached_property
     def messages(self) -> list[str]:

@@ -49,6 +49,7 @@ class FakeResults:
     channels: tuple[str, ...] | None = None
     target_names: tuple[str, ...] = ("predicted",)
     path: Path = Path("run.h5")
+    confidence: Any = None
 
     def __post_init__(self) -> None:
         n, targets = len(self.data), len(self.target_names)

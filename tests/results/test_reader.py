@@ -7,7 +7,7 @@ import pytest
 from camsweep.core.errors import RequestError
 from camsweep.core.results import open_results, stored_identity, verify
 
-from .synthetic import begun, contents, finish, info, schema
+from .synthetic import begun, contents, finish, info, provenance, schema
 
 
 def made(tmp_path, which):
@@ -45,6 +45,32 @@ def test_everything_is_read_back(tmp_path):
         assert results.provenance["job"] == which.provenance.job
         assert results.provenance["batch_size"] == 4
     assert stored_identity(output) == which.provenance.identity
+
+
+@pytest.mark.parametrize(
+    ("final", "activation", "function"),
+    [
+        ("softmax", "auto", lambda x: x),
+        (None, "auto", lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True)),
+        (None, "sigmoid", lambda x: 1 / (1 + np.exp(-x))),
+        (None, "none", None),
+    ],
+)
+def test_confidence_is_the_probability_of_the_predicted(tmp_path, final, activation, function):
+    job = f"[explain]\nactivation = '{activation}'\n"
+    which = schema(6, final=final, provenance=provenance(job=job))
+    parts, output = begun(tmp_path, which)
+    columns = contents(which)
+    scores = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    columns["outputs/scores"], columns["outputs/predicted"] = scores, np.array([0, 1, 2, -1, 2, 0], np.int32)
+    finish(parts, columns, output)
+    with open_results(output) as results:
+        if function is None:
+            assert results.confidence is None
+            return
+        expected = function(scores.astype(float))[np.arange(6), [0, 1, 2, 0, 2, 0]]
+        expected[3] = np.nan
+        np.testing.assert_allclose(results.confidence, expected, rtol=1e-6)
 
 
 def test_maps_are_read_in_any_order(tmp_path):
