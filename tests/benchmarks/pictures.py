@@ -52,6 +52,26 @@ def matplotlib_overlay(one: Scene, path: Path) -> None:
     FigureCanvasAgg(figure).print_png(str(path))
 
 
+def matplotlib_frame(one: Scene, path: Path) -> None:
+    """As signal-grad-cam draws a frame: 10 x 4 inches at 300 dots, input and map side by side."""
+    figure = Figure(figsize=(10, 4), dpi=300)
+    left, right = figure.subplots(1, 2)
+    left.imshow(one.input[:, 0].transpose(1, 2, 0))
+    figure.colorbar(right.imshow(one.values[0], cmap="inferno"))
+    for axes in (left, right):
+        axes.set_axis_off()
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def smooth_video() -> Scene:
+    """A bright spot that crosses a grey clip, as real ones have few colours."""
+    t, y, x = np.mgrid[:12, :20, :28].astype(np.float32)
+    values = np.exp(-((y - 10) ** 2 + (x - 2 * t - 2) ** 2) / 12)
+    picture = (200 * values + 20).astype(np.uint8)[None]
+    axes = (Axis("time", "s", 0.1), *PX)
+    return Scene(picture, values, axes, Scale.of(values, signed=False), ("id",), "score", ("grey",))
+
+
 def main() -> None:
     """Print the rates as JSON."""
     bare = scene((224, 224), (7, 7), PX, Look(kinds=("overlay",), bare=True))
@@ -74,8 +94,14 @@ def main() -> None:
             "overlays by matplotlib, a figure each, PNG files": a_second(
                 lambda: [matplotlib_overlay(framed, png) for _ in range(5)], 5
             ),
-            "frames of a 12 x 20 x 28 clip, GIF files": a_second(
-                lambda: save_gif(clip.frames(video), clip.durations(video.axes[0], 12), gif, "mark"), 12
+            **{
+                f"frames of a 12 x 20 x 28 clip of {what}, GIF files": a_second(
+                    lambda one=one: save_gif(clip.frames(one), clip.durations(one.axes[0], 12), gif, "mark"), 12
+                )
+                for what, one in (("a moving spot", smooth_video()), ("noise in colours", video))
+            },
+            "frames of it by matplotlib, a figure each": a_second(
+                lambda: [matplotlib_frame(video, png) for _ in range(2)], 2
             ),
         }
     print(json.dumps(rates, indent=2))

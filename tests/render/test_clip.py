@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from camsweep.core.data.axes import Axis
-from camsweep.core.render.clip import durations, frames, montage, panels, place, planes
+from camsweep.core.render.clip import MOVING, durations, frames, montage, panels, place, planes
 from camsweep.core.render.colour import Scale
 from camsweep.core.render.saving import mark_of, save_gif
 from camsweep.core.render.scene import Scene
@@ -43,14 +43,14 @@ def test_frame_k_of_the_gif_shows_map_k(tmp_path, signed):
         error = np.abs(frame - np.asarray(picture)).max(-1)
         assert error.max() <= 8
         assert error.mean() < 1.5
-        alone = [alone for _, alone in panels(scene)][k].pixels
+        alone = [alone for _, alone in panels(scene, least=MOVING)][k].pixels
         height, width = alone.shape[:2]
         left = 12 + width + 12
         composed = np.asarray(picture)[:, left : left + width]
         top = next(y for y in range(99) if np.array_equal(composed[y : y + height], alone))
         shown = frame[top : top + height, left : left + width]
         far = np.abs(shown - shown[-1 if k < 3 else 0, -1 if k < 3 else 0]).sum(-1)
-        y, x = np.argwhere(far >= far.max() - 30).mean(0) / 11  # 24 pixels by 11 are 264
+        y, x = np.argwhere(far >= far.max() - 30).mean(0) / 8  # 24 pixels by 8 are 192
         assert (int(y), int(x)) == SPOTS[k]
 
 
