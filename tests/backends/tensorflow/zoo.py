@@ -332,6 +332,13 @@ def applied(keras, name):
     made = getattr(keras.applications, name)(
         weights=None, input_shape=(side, side, 3), classes=5, classifier_activation=None
     )
+    for layer in made._flatten_layers():
+        for setting in ("scale", "offset", "input_mean", "input_variance"):
+            value = vars(layer).get(setting)
+            if value is not None:  # Keras on TensorFlow has them in single precision, whatever the model is in
+                setattr(layer, setting, np.asarray(value, "float32").astype("float64").tolist())
+        if vars(layer).get("input_mean") is not None:
+            layer.finalize_state()
     settled(made, images(name, 4, 2))
     return made
 
