@@ -45,6 +45,8 @@ def load(model: ModelSection, *, device: str, dtype: str, argument: str | None =
     ``argument`` names the model's argument that gets the input, where it is not the first.
     """
     name = guess(model)
+    if model.native and name != "tensorflow":
+        raise RequestError(f"native is for Keras models and SavedModels, not for the {name} backend; leave one out")
     if name not in installed():
         raise RequestError(f"the {name} backend is not installed: pip install 'camsweep[{name}]'")
     module = importlib.import_module(f".{name}", __name__)

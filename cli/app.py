@@ -55,7 +55,7 @@ def root(
 
 def main() -> None:
     """Run the command line. A fault ends in one line on stderr and its exit code; CAMSWEEP_TRACEBACK=1 shows more."""
-    from ..core.errors import CamsweepError, NotImportedError
+    from ..core.errors import CamsweepError, NotImportedError, first_line
 
     try:
         code = app(standalone_mode=False)
@@ -73,8 +73,7 @@ def main() -> None:
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's: an option or argument that is not there or not right
             _fail(f"{error.format_message().rstrip('.')}. `camsweep COMMAND --help` shows what there is.", 2)
-        line = (str(error).splitlines() or [""])[0]
-        _fail(f"a fault in camsweep itself, please report it ({type(error).__name__}: {line})", 1)
+        _fail(f"a fault in camsweep itself, please report it ({type(error).__name__}: {first_line(error, 500)})", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

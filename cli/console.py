@@ -59,6 +59,12 @@ class Progress:
         if self._bar is None and self.total and not self.quiet:
             self._line()
 
+    def reached(self, done: int, total: int) -> None:
+        """So many of ``total`` are done, for those that count by themselves."""
+        if self.total != total:
+            self.start(0, total)
+        self.advance(done - self.done)
+
     def start(self, done: int, total: int) -> None:
         """``done`` of ``total`` were there already."""
         self.done, self.total = done, total

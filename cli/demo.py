@@ -63,7 +63,7 @@ def demo(
                 _explained(job, tables, quiet=quiet)
                 answer[suffix[1:]] = {"results": str(other), "difference": (apart := _difference(results, other))}
                 lines.append(
-                    f"{other}: the same maps by the {backend} backend, within {apart:.0e} of the largest value"
+                    f"{other}: maps by the {backend} backend, at most {apart:.0e} of the largest value off those above"
                 )
             answers.append(answer)
     emit({"demo": answers}, lines, as_json=as_json)

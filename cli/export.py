@@ -40,14 +40,8 @@ def export(
     from ..core.results import open_results
 
     with open_results(results) as file, Progress("exporting", quiet=quiet) as progress:
-
-        def told(done: int, total: int) -> None:
-            if progress.total != total:
-                progress.start(0, total)
-            progress.advance(done - progress.done)
-
         task = hand_on(
-            file, to, out, maps=map, samples=sample, limit=limit, overwrite=overwrite, progress=told
+            file, to, out, maps=map, samples=sample, limit=limit, overwrite=overwrite, progress=progress.reached
         )  # fmt: skip
     answer = {"path": str(task.out), "files": len(task.files), "kept": task.kept, "notes": task.notes}
     count = len(task.files)

@@ -80,6 +80,8 @@ def render(
         for word in given:
             if word not in known:
                 raise RequestError(f"{flag} {word!r} given. {nearest(word, known)}")
+    if sheet and format != "png":
+        raise RequestError(f"--sheet draws PNG, --format {format} given; leave one of them out")
     folder = out or beside(results)
     look = Look(
         kinds=cast("tuple[Kind, ...]", tuple(dict.fromkeys(kind))) if kind else Look.kinds,
@@ -139,14 +141,9 @@ def draw(
         named = file.channels or ()
         chosen = [int(c) if c.isdecimal() and c not in named else c for c in channels] if channels else None
 
-        def told(done: int, total: int) -> None:
-            if progress.total != total:
-                progress.start(0, total)
-            progress.advance(done - progress.done)
-
         drawn = render_results(
             file, folder, maps=maps, rows=rows, channels=chosen, limit=limit, norm=Norm.parse(norm),
-            look=replace(look or Look(), along=_axis(along, file)), overwrite=overwrite, progress=told,
+            look=replace(look or Look(), along=_axis(along, file)), overwrite=overwrite, progress=progress.reached,
         )  # fmt: skip
     return {"folder": str(folder), "files": len(drawn.files), "skipped": [list(pair) for pair in drawn.skipped]}
 

@@ -46,14 +46,9 @@ def report(
     with ExitStack() as stack, Progress("drawing", quiet=quiet) as progress:
         files = [stack.enter_context(open_results(path)) for path in results]
 
-        def told(done: int, total: int) -> None:
-            if progress.total != total:
-                progress.start(0, total)
-            progress.advance(done - progress.done)
-
         made = write(
             files, out or beside(results), title=title, limit=limit, maps=map, methods=method, targets=target,
-            overwrite=overwrite, progress=told,
+            overwrite=overwrite, progress=progress.reached,
         )  # fmt: skip
     some = f"{made.shown} of {made.samples}" if made.shown < made.samples else str(made.samples)
     answer = asdict(made) | {"path": str(made.path)}

@@ -54,6 +54,11 @@ SAMPLES_FAILED = 3
 """Exit code of a run that is complete but in which some samples failed."""
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an error says, without the lines below; "" where it says nothing."""
+    return (str(error).strip().splitlines() or [""])[0][:most]
+
+
 def counted(names: Mapping[str, int]) -> str:
     """Names and how often each is there, in a line."""
     return ", ".join(f"{name} ({count}x)" for name, count in names.items())

@@ -100,10 +100,10 @@ class Plan:
 
 def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
     """What decides whether an output is this job's: its settings, its weights, its data."""
-    weights, code = job.model.weights, (job.model.source or "").rpartition(":")[0]
+    weights, code = job.model.weights, _file_of(job.model.source or "")
     return {
         **job.identity,
-        "model.code": file_sha256(Path(code)) if code.endswith(".py") else "",
+        "model.code": file_sha256(Path(code)) if code.endswith((".py", ".json")) else "",
         "model.weights": model_sha256(Path(weights)) if weights is not None else "",
         "data.contents": dataset.fingerprint,
         "explain.files": sorted(
@@ -114,6 +114,11 @@ def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
             )
         ),
     }
+
+
+def _file_of(source: str) -> str:
+    """The file in ``FILE.py:NAME``; an architecture is a file itself."""
+    return source if source.endswith(".json") else source.rpartition(":")[0]
 
 
 def standing(job: Job, dataset: Dataset, *, force: bool) -> tuple[bool, Parts | None]:
@@ -270,16 +275,21 @@ def file_sha256(path: Path) -> str:
 
 
 def model_sha256(path: Path) -> str:
-    """Of a checkpoint: a file's bytes, with those that lie beside an ``.onnx`` by its name, or all of a folder's."""
+    """Of a checkpoint: all files of a folder, or a file with what belongs to it and lies beside it.
+
+    That is weights called ``X.onnx.data`` or the like, and the architecture ``X.json`` of ``X.weights.h5`` or ``X.h5``.
+    """
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
-    else:
-        files = sorted(path.parent.glob(f"{glob.escape(path.name)}?*")) if path.suffix == ".onnx" else []
-        if not files:
-            return file_sha256(path)
-        files = [path, *files]
-    told = "".join(f"{each.relative_to(path.parent)}\0{file_sha256(each)}\0" for each in files)
-    return hashlib.sha256(told.encode()).hexdigest()
+        told = [f"{each.relative_to(path)}\0{file_sha256(each)}\0" for each in files]
+        return hashlib.sha256("".join(told).encode()).hexdigest()
+    beside: list[Path] = []
+    if path.suffix == ".onnx":
+        beside = sorted(path.parent.glob(f"{glob.escape(path.name)}?*"))
+    elif path.suffix in (".h5", ".hdf5"):
+        beside = [path.with_name(path.stem.removesuffix(".weights") + ".json")]
+    digests = [digest for each in (path, *beside) if (digest := file_sha256(each))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else ""
 
 
 def versions() -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .backend import Backend, Session
 from .baselines import array
 from .data import Batch, Dataset
-from .errors import CamsweepError, RequestError, Stopped
+from .errors import CamsweepError, RequestError, Stopped, first_line
 from .grid import resize
 from .outputs import Outputs, Readout
 from .plan import Plan
@@ -170,7 +170,7 @@ class Explainer:
             except Exception as error:
                 out_of_memory = self.backend.is_out_of_memory(error)
                 if size == 1:
-                    alone = f"{type(error).__name__}: {_first_line(error)}"
+                    alone = f"{type(error).__name__}: {first_line(error)}"
                     message = "out of memory, even alone" if out_of_memory else alone
                     mark(columns, int(places[0]), Status.FAILED, message)
                 elif out_of_memory:
@@ -182,7 +182,7 @@ class Explainer:
                         self._explain(columns, places[i : i + 1], batch.part(slice(i, i + 1)))
                     if (columns["samples/status"][places[:size]] == Status.FAILED).all():
                         raise RequestError(
-                            f"every sample of a batch fails with {type(error).__name__}: {_first_line(error)}"
+                            f"every sample of a batch fails with {type(error).__name__}: {first_line(error)}"
                         ) from error
             else:
                 for path, part in piece.items():
@@ -300,10 +300,6 @@ def mark(columns: Columns, place: int, status: Status, message: str) -> None:
     columns["samples/status"][place] = status
     line = " ".join(message.split()).encode("utf-8", "replace")[:MESSAGE_BYTES]
     columns["samples/message"][place] = line.decode("utf-8", "ignore").encode()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

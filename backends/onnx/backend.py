@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.backend import Layer, Structure
-from ...core.errors import CamsweepError, RequestError
+from ...core.errors import CamsweepError, RequestError, first_line
 from ..torch import TorchBackend
 from ..torch.grids import alike
 from .batches import settle_batches
@@ -65,7 +65,7 @@ class OnnxBackend(TorchBackend):
             except CamsweepError:
                 raise
             except Exception as error:
-                line = (str(error).strip().splitlines() or [""])[0][:200]
+                line = first_line(error)
                 raise RequestError(
                     f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
                 ) from error
@@ -101,7 +101,7 @@ def load_network(path: Path, output: str | None = None) -> Network:
         told = str(error)
         raise type(error)(told if str(path) in told else f"{path}: {told}") from error
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0][:200]
+        line = first_line(error)
         raise RequestError(
             f"{path} cannot be imported, damaged or unheard of: {type(error).__name__}: {line}"
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...core.errors import CamsweepError, NotImportedError, RequestError
+from ...core.errors import CamsweepError, NotImportedError, RequestError, first_line
 from . import operators  # noqa: F401  (registers them)
 from .entry import Entry
 from .graph import Graph, Node, Unsupported
@@ -79,7 +79,7 @@ def made(node: Node) -> tuple[nn.Module, list[int]]:
     except (Unsupported, CamsweepError):
         raise
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0][:120]
+        line = first_line(error, 120)
         raise RequestError(f"{node.op} {node.title!r} cannot be read: {type(error).__name__}: {line}") from error
     places = [i for i in range(len(node.inputs)) if node.has(i) and i not in node.taken]
     if isinstance(result, nn.Module):

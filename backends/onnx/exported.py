@@ -16,7 +16,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from ...core.errors import RequestError
+from ...core.errors import RequestError, first_line
 from ..torch.loading import settle_device
 from ..torch.structured import named_tensors
 from .checking import first_rows
@@ -86,7 +86,7 @@ def load_program(path: Path) -> ExportedProgram:
         with _quiet():
             return torch.export.load(path)
     except Exception as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        line = first_line(error) or type(error).__name__
         raise RequestError(f"{path} cannot be loaded as an exported program: {line}") from None
 
 

@@ -14,7 +14,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from ...core.backend import Structure, Tapping
-from ...core.errors import RequestError
+from ...core.errors import RequestError, first_line
 from ..torch import TorchBackend
 from ..torch.session import Calling, TorchSession
 from ..torch.state import borrowed
@@ -104,7 +104,7 @@ class ExportingBackend(OnnxBackend):
             with borrowed(self._original, device=CPU, dtype=torch.float32, memory_format=torch.contiguous_format):
                 self._imported = self._network(tensors)
         except Exception as error:  # whatever exporters say; a sample that the module cannot take is told as by any
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            line = first_line(error, 300) or type(error).__name__
             self.notes = (f"{self._title} runs as it is, its layers out of sight, as it cannot be imported: {line}",)
             self.answers = TorchBackend.answers - INSIDE
         module: nn.Module = self._imported or self._original

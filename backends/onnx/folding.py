@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...core.errors import RequestError
+from ...core.errors import RequestError, first_line
 from .building import made
 from .graph import Graph, Node, Unsupported
 from .registry import HANDLERS
@@ -61,7 +61,7 @@ def _folded(node: Node) -> list[torch.Tensor]:
         with torch.no_grad():
             result = module(*values)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        line = (str(error).strip().splitlines() or [""])[0][:160]
+        line = first_line(error, 160)
         raise RequestError(f"{node.op} {node.title!r} cannot be computed of its constants: {line}") from error
     return list(result) if isinstance(result, tuple | list) else [result]
 

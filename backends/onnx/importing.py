@@ -11,7 +11,7 @@ import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner
 from torch import Tensor
 
-from ...core.errors import NotImportedError, RequestError, nearest
+from ...core.errors import NotImportedError, RequestError, first_line, nearest
 from .building import build
 from .checking import likely
 from .contrib import take_apart
@@ -65,7 +65,7 @@ def written_out(model: ModelProto) -> ModelProto:
         try:
             model = inliner.inline_local_functions(model)
         except Exception as error:
-            line = (str(error).strip().splitlines() or [""])[0][:200]
+            line = first_line(error)
             raise RequestError(f"the model's own functions cannot be written out: {line}") from None
     strange = {n.op_type for n in model.graph.node if n.domain in ONNX_DOMAINS} - {*HANDLERS, "Constant"}
     if any(_has_body(name, opset(model)) for name in strange):

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper
 
-from ...core.errors import RequestError, nearest
+from ...core.errors import RequestError, first_line, nearest
 
 ONNX_DOMAINS = ("", "ai.onnx")
 
@@ -137,4 +137,4 @@ def _beside(path: Path, tensor: str, location: str) -> Path:
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error) or type(error).__name__

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..torch import TorchBackend
-from ..torch.backend import _Seen
+from ..torch.backend import Seen
 from ..torch.grids import Grid, settle
 
 
@@ -30,18 +30,18 @@ class ImportedBackend(TorchBackend):
         self.versions |= versions
         self.input_shape = input_shape
 
-    def _seen(self, field: tuple[int, ...]) -> _Seen:
+    def _seen(self, field: tuple[int, ...]) -> Seen:
         # Where Keras has the channels first, most layers have them so, but a Dense has not: that is told as in torch.
         return (
             SeenKeras(field, self._tokens) if getattr(self.module, "order", None) == "first" else super()._seen(field)
         )
 
 
-class SeenKeras(_Seen):
+class SeenKeras(Seen):
     """The layers of a Keras model that has its channels last, most of which torch has first."""
 
     def grid(self, module: nn.Module, dims: Sequence[int]) -> Grid:
-        """See `_Seen.grid`. Two axes where the input has more are tokens, and guessed; of a signal they are points."""
+        """See `Seen.grid`. Two axes where the input has more are tokens, and guessed; of a signal they are points."""
         order, tokens = getattr(module, "lies", None), self.tokens
         if order is None or tokens.order is not None or not self.field:
             return super().grid(module, dims)

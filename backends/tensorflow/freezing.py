@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.errors import first_line
 from .absence import NEEDLESS, without
 from .scanning import Refused, nodes_of, parsed, scanned
 
@@ -139,7 +140,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"{refusal}\n")  # this is how it answers
         return REFUSED
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0][:300]
+        line = first_line(error, 300)
         sys.stdout.write(f"{arguments[0]} cannot be converted: {type(error).__name__}: {line}\n")
         return FAILED
     return 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...core.backend import Layer, Structure, Tapping
-from ...core.errors import CamsweepError, RequestError, nearest
+from ...core.errors import CamsweepError, RequestError, first_line, nearest
 from .grids import Grid, Order, Tokens, order_of, settle
 from .session import Calling, TorchSession
 from .state import borrowed
@@ -63,7 +63,7 @@ class TorchBackend:
             except CamsweepError:
                 raise
             except Exception as error:
-                line = (str(error).strip().splitlines() or [""])[0][:200]
+                line = first_line(error)
                 raise RequestError(
                     f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
                 ) from error
@@ -142,9 +142,9 @@ class TorchBackend:
             isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error))
         )
 
-    def _seen(self, field: tuple[int, ...]) -> _Seen:
+    def _seen(self, field: tuple[int, ...]) -> Seen:
         """What looks at the layers of a model for inputs with the spatial sizes ``field``."""
-        return _Seen(field, self._tokens)
+        return Seen(field, self._tokens)
 
     @contextmanager
     def _ready(self, rank: int) -> Iterator[None]:
@@ -159,7 +159,7 @@ class TorchBackend:
         return tensor.to(self._dtype).contiguous(memory_format=_layout(tensor.ndim - 2))
 
 
-class _Seen:
+class Seen:
     """What one forward shows of the layers, in the order in which they finish."""
 
     def __init__(self, field: tuple[int, ...], tokens: Tokens) -> None:

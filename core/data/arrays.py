@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError, SampleError, nearest
+from ..errors import RequestError, SampleError, first_line, nearest
 from .readers import Reader, Rows, Stored, numbered, reader, text
 from .section import DataSection
 
@@ -169,4 +169,4 @@ def _fingerprint(path: Path, name: str, stored: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return first_line(error, 160) or type(error).__name__

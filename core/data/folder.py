@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError, SampleError
+from ..errors import RequestError, SampleError, first_line
 from .readers import Reader, Rows, Stored, numbered, reader
 from .section import DataSection
 
@@ -85,9 +85,7 @@ def read_image(path: Path, mode: str = "keep") -> NDArray[Any]:
     except SampleError:
         raise
     except Exception as error:
-        raise SampleError(
-            f"cannot read image: {(str(error).splitlines() or [type(error).__name__])[0][:160]}"
-        ) from None
+        raise SampleError(f"cannot read image: {first_line(error, 160) or type(error).__name__}") from None
     array = array[:, :, None] if array.ndim == 2 else array
     if mode == "rgb" and array.shape[2] == 1:
         return array.repeat(3, 2)

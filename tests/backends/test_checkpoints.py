@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from camsweep.backends import guess
+from camsweep.backends import guess, load
 from camsweep.backends.checkpoints import kind_of
 from camsweep.core.errors import RequestError
 from camsweep.core.job import ModelSection
@@ -123,6 +123,11 @@ def test_code_says_more_than_its_weights(tmp_path):
     assert guess(ModelSection(source="a.json", weights=str(make("hdf5", tmp_path / "c")))) == "tensorflow"
     assert guess(ModelSection(source="a.py:Net", native=True)) == "tensorflow"
     assert guess(ModelSection(weights=weights, backend="onnx")) == "onnx"
+
+
+def test_native_is_for_tensorflow_alone():
+    with pytest.raises(RequestError, match="native is for Keras models and SavedModels, not for the torch backend"):
+        load(ModelSection(source="a.py:Net", backend="torch", native=True), device="cpu", dtype="float32")
 
 
 def test_a_backend_that_is_not_one():

@@ -535,6 +535,10 @@ def test_results_without_a_suffix_have_pictures_too(bench, call):
         (["--sample", "patient 22"], r"no sample 'patient 22'.*Did you mean 'patient 2'\?"),
         (["--norm", "runs"], r"Did you mean 'run'"),
         (["--limit", "0"], r"--limit"),
+        (["--kind", "overlaid"], r"--kind 'overlaid' given. Did you mean 'overlay'\?"),
+        (["--format", "jpg"], r"--format 'jpg' given. Did you mean 'png'\?"),
+        (["--along", "tiem"], r"--along 'tiem' given. Did you mean 'time'\?"),
+        (["--sheet", "--format", "svg"], r"--sheet draws PNG, --format svg given"),
     ],
 )
 def test_render_refuses_unknown_names(explained, call, words, pattern):

@@ -85,6 +85,13 @@ def test_a_folder_is_known_again_by_what_is_in_it(tmp_path):
     assert same == model_sha256(tmp_path / "b" / "model") != ""
     (tmp_path / "b" / "model" / "variables" / "data").write_bytes(b"others")
     assert same != model_sha256(tmp_path / "b" / "model")
+    (tmp_path / "a" / "model").rename(tmp_path / "a" / "renamed")
+    assert same == model_sha256(tmp_path / "a" / "renamed")
+    (tmp_path / "x.weights.h5").write_bytes(b"weights")
+    bare = model_sha256(tmp_path / "x.weights.h5")
+    (tmp_path / "x.json").write_text("{}")
+    assert bare != model_sha256(tmp_path / "x.weights.h5")
+    assert model_sha256(tmp_path / "none.pt") == ""
     (tmp_path / "x.onnx").write_bytes(b"graph")
     alone = model_sha256(tmp_path / "x.onnx")
     (tmp_path / "x.onnx.data").write_bytes(b"weights")
@@ -156,7 +163,7 @@ def test_what_cannot_be_imported_runs_in_tensorflow(tmp_path):
     assert "runs math.erfinv of TensorFlow's" in line
     assert line.endswith("--native runs it in TensorFlow itself")
     with open_results(tmp_path / "run.h5") as results:
-        assert results.counts() == {"ok": 3} or results.counts().get("failed", 0) == 0
+        assert results.counts() == {"ok": 3}
         assert np.abs(results.map("grad").read()).max() > 0
     again = run(*words, cwd=tmp_path)  # the same command finds it complete
     assert again.returncode == 0

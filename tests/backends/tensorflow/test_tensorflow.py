@@ -20,6 +20,9 @@ NAMES = [name for name in zoo.ZOO if name != "first"]  # TensorFlow has no convo
 ALSO_FULL = ("MobileNet", "MobileNetV3Small", "MobileNetV3Large", "EfficientNetB0", "EfficientNetV2B0", "ResNet50",
              "ResNet50V2", "DenseNet121", "VGG16", "InceptionV3", "InceptionResNetV2", "Xception", "ConvNeXtTiny")  # fmt: skip
 
+ROUNDED = ("ResNet50", "EfficientNetB0", "EfficientNetV2B0")
+"""In single precision they are 1e-5 to 3e-5 off what they are in double precision; there both agree to 1e-7."""
+
 
 def full(*names):
     return [pytest.param(name, marks=pytest.mark.full) for name in names]
@@ -60,7 +63,7 @@ def test_architecture(files, name):
     assert np.ptp(y, axis=0).max() > 1e-4 * np.abs(y).max()  # it depends on its input
     module = loaded(folder / f"{name}.keras").module
     with torch.no_grad():
-        close(module(torch.from_numpy(turned(x))).numpy(), y.astype("float32"), 1e-4)
+        close(module(torch.from_numpy(turned(x))).numpy(), y.astype("float32"), 4e-5 if name in ROUNDED else 1e-5)
     agrees(module, x, y, g, tolerance=1e-7)
 
 
@@ -73,7 +76,8 @@ def test_relevance_is_that_of_an_oracle_in_tensorflow(files, name):
     folder = files("oracle.py", *(RELEVANT if name in RELEVANT else ALSO_RELEVANT))
     with np.load(folder / f"{name}.npz") as stored:
         x, expected = stored["x"], stored["R"]
-    for dtype, tolerance in (("float64", 1e-6), ("float32", 1e-2)):
+    rounding = 1e-3 if name in RELEVANT else 1e-2  # in single precision kinks of a deep random network fall otherwise
+    for dtype, tolerance in (("float64", 1e-6), ("float32", rounding)):
         module = loaded(folder / f"{name}.keras", dtype=dtype).module
         [found] = maps(module, turned(x), ["lrp:eps=1e-6"], layers=(), target=1, dtype=dtype).values()
         close(np.moveaxis(found.numpy(), 1, -1).astype("float64"), expected, tolerance)
