@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,9 +97,10 @@ def _each(solve: Solve, given: Tensor, removed: Tensor) -> Tensor:
     import torch
 
     found = given.cpu().numpy().copy()
-    for row, gone in zip(found, removed.cpu().numpy(), strict=True):
-        if gone.any() and not gone.all():
-            row[:, gone] = solve(row, gone)
+    with _one_thread():
+        for row, gone in zip(found, removed.cpu().numpy(), strict=True):
+            if gone.any() and not gone.all():
+                row[:, gone] = solve(row, gone)
     return torch.from_numpy(found).to(given.device)
 
 
@@ -149,6 +151,16 @@ def _factored(right: NDArray[np.float64], gone: NDArray[np.bool_]) -> NDArray[np
     factors = splu(both, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     answer = factors.solve(right[:, gone].T)
     return answer.T
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """A band is factored in small pieces: several threads of BLAS only wait for each other, up to ten times as long."""
+    if find_spec("threadpoolctl") is None:
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
+    return limits
 
 
 @cache
