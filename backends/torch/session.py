@@ -299,15 +299,17 @@ class TorchPass:
         pairs = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
         if not pairs:
             raise self._unreached()
-        outputs, starts = zip(*pairs, strict=True)
         if rule != "plain" and self.rectifiers is not None and not self.rectifiers.count:
             raise RequestError(
                 f"{rule} backpropagation changes ReLUs, and the model runs none: it would be the plain gradient"
             )
         names = [INPUT] if rule != "plain" else list(self.taps)
         with self.rectifiers.switched(rule) if self.rectifiers is not None else nullcontext():
+            # As one number: given the cotangents themselves, torch first loads SymPy, which takes it a second.
+            with torch.enable_grad():
+                total = torch.stack([(output * cotangent).sum() for output, cotangent in pairs]).sum()
             found = torch.autograd.grad(
-                outputs, [self.taps[name] for name in names], starts, retain_graph=True, allow_unused=True
+                total, [self.taps[name] for name in names], retain_graph=True, allow_unused=True
             )
         found = self._filled(names, found)
         self.session.passes["backward"] += 1
