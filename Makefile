@@ -30,15 +30,18 @@ $(VENV)/.test: $(VENV)/.runtime
 demo: $(VENV)/.runtime ## Install, explain the sample data, draw the maps into demo/
 	$(BIN)/camsweep demo demo
 
+# One worker for each core; threads of their own would only get into each other's way. Hundreds of processes are started:
+# bytecode is written, whatever the environment says, or each would compile its modules anew.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto
+
 test: $(VENV)/.test ## Install what tests need, and run them
-	@# One worker for each core; threads of their own would only get into each other's way.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not full"
+	$(PYTEST) -m "not full"
 
 test-slurm: $(VENV)/.test ## An array job on a real Slurm, brought up here; as root
 	$(BIN)/python tests/slurm/scene.py
 
 test-full: $(VENV)/.test ## Slow and randomised sweeps too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	$(PYTEST)
 
 bench: $(VENV)/.test ## Measure: overhead over the bare forward, start-up, and the peers that are installed
 	$(BIN)/python tests/benchmarks/overhead.py

@@ -7,60 +7,63 @@ import os
 import sys
 import traceback
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import typer
 
-from . import (
-    compare,
-    demo,
-    evaluate,
-    explain,
-    export,
-    info,
-    inspect,
-    merge,
-    methods,
-    plan,
-    render,
-    report,
-    status,
-    submit,
-    verify,
-)
 from .console import one_line
 from .entry import begin
 
 if TYPE_CHECKING:
     from ..core.errors import NotImportedError
 
-app = typer.Typer(
-    name="camsweep",
-    help="Explain a whole dataset: a trained checkpoint in, attribution maps in one HDF5 file out.",
-    invoke_without_command=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done; 2 bad request; 3 done, but samples failed; 4 compared, but they differ by more than "
-    "--tolerance; 73 output cannot be created; 74 reading or writing failed; 75 stopped, the same command goes on; 130 "
-    "second Ctrl-C.",
-)
-app.command(short_help="Explain every sample of a dataset; goes on where it stopped.")(explain.explain)
-app.command(short_help="Write the plan of a run that is split into shards.")(plan.plan)
-app.command(short_help="Merge what all shards have done.")(merge.merge)
-app.command(short_help="Show how far a run is, shard by shard.")(status.status)
-app.command(short_help="Print, or submit, a script for an array job and its merge.")(submit.submit)
-app.command(short_help="Explain and draw the sample data.")(demo.demo)
-app.command(short_help="Show a model's layers and where CAMs can be taken.")(inspect.inspect)
-app.command(short_help="List the methods and metrics with their formulas.")(methods.methods)
-app.command(short_help="Draw maps as PNG and GIF.")(render.render)
-app.command(short_help="Write one HTML page: gallery, failures, means of classes.")(report.report)
-app.command(short_help="Measure the maps, beside a control: faithfulness, localisation, ..")(evaluate.evaluate)
-app.command(short_help="Hold two results files side by side.")(compare.compare)
-app.command(short_help="Write results as NPZ, CSV, NIfTI, ViRelAy or Zarr.")(export.export)
-app.command(short_help="Show what a results file holds.")(info.info)
-app.command(short_help="Check that every bit of a results file is what was written.")(verify.verify)
+COMMANDS = {
+    "explain": "Explain every sample of a dataset; goes on where it stopped.",
+    "plan": "Write the plan of a run that is split into shards.",
+    "merge": "Merge what all shards have done.",
+    "status": "Show how far a run is, shard by shard.",
+    "submit": "Print, or submit, a script for an array job and its merge.",
+    "demo": "Explain and draw the sample data.",
+    "inspect": "Show a model's layers and where CAMs can be taken.",
+    "methods": "List the methods and metrics with their formulas.",
+    "render": "Draw maps as PNG and GIF.",
+    "report": "Write one HTML page: gallery, failures, means of classes.",
+    "evaluate": "Measure the maps, beside a control: faithfulness, localisation, ..",
+    "compare": "Hold two results files side by side.",
+    "export": "Write results as NPZ, CSV, NIfTI, ViRelAy or Zarr.",
+    "info": "Show what a results file holds.",
+    "verify": "Check that every bit of a results file is what was written.",
+}
+"""Each is a module here with a function of its name; what the overview says of it."""
+
+
+def application(*only: str) -> typer.Typer:
+    """The command line. Where ``only`` some commands matter, the others are no more than their names: reading the
+    options of all takes longer than most of them run.
+    """
+    app = typer.Typer(
+        name="camsweep",
+        help="Explain a whole dataset: a trained checkpoint in, attribution maps in one HDF5 file out.",
+        invoke_without_command=True,
+        callback=root,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Exit codes: 0 done; 2 bad request; 3 done, but samples failed; 4 compared, but they differ by more than "
+        "--tolerance; 73 output cannot be created; 74 reading or writing failed; 75 stopped, the same command goes on; 130 "
+        "second Ctrl-C.",
+    )
+    for name, does in COMMANDS.items():
+        named = name in only or not only
+        function = getattr(import_module(f".{name}", __package__), name) if named else _elsewhere
+        app.command(name, short_help=does)(function)
+    return app
+
+
+def _elsewhere() -> None:
+    """In the place of a command that was not asked for."""
 
 
 @dataclass
@@ -78,7 +81,6 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     context: typer.Context,
     _show: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
@@ -103,7 +105,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     settings = Settings()
     try:
-        code = app(standalone_mode=False, obj=settings)
+        # Options before a command's name take no value, so the first word is the name.
+        asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        code = application(asked)(standalone_mode=False, obj=settings)
     except NotImportedError as error:
         _natively(error)
         _fail(str(error), error.exit_code, settings)

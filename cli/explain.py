@@ -165,11 +165,12 @@ def explain(
 
         resolved = Job.load(job, given(flags))
         from ..core.run import plan_job, run_job  # HDF5 and all; what is wrong with a job is told sooner
-        from ..core.sharded import run_shard
 
         if dry_run:
             plan = plan_job(resolved, load_backend, sys.argv)
         elif shard is not None:
+            from ..core.sharded import run_shard
+
             with leaving(resolved.explain.time_budget), Progress("explaining", quiet=quiet) as progress:
                 done = run_shard(
                     resolved, load_backend, shard, watch=progress, stop=stop, merging=merge, argv=sys.argv, began=BEGAN

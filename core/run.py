@@ -7,18 +7,20 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .backend import Backend
 from .budget import Budget
 from .errors import CamsweepError, OutputError, RequestError, Stopped
-from .explainer import Sweep
-from .fits import with_fits
 from .job import Job, differences
-from .plan import Plan, make, now, opened, standing
 from .results import Parts, Schema, merge, open_results, stored_identity
 from .results.locks import held
 from .results.parts import discard
-from .sweep import Watch
+from .standing import opened, standing
+
+if TYPE_CHECKING:
+    from .backend import Backend
+    from .plan import Plan
+    from .sweep import Watch
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Outcome:
 
 def plan_job(job: Job, load: Callable[[Job], Backend], argv: Sequence[str] = ()) -> Plan:
     """The plan of a job, with nothing written."""
+    from .plan import make
+
     dataset = opened(job)
     return make(job, dataset, load(job), list(argv))
 
@@ -68,6 +72,10 @@ def run_job(
     if complete:
         tidy(job.output.path, folder)
         return _outcome(job.output.path, was_complete=True)
+    from .explainer import Sweep  # and with it all that computes, which what is finished does without
+    from .fits import with_fits
+    from .plan import make, now
+
     with ExitStack() as stack:
         if parts is not None:
             stack.enter_context(held(folder))

@@ -20,7 +20,7 @@ from .errors import OutputError, RequestError, Stopped, StorageError
 from .explainer import Sweep
 from .fits import with_fits
 from .job import Job
-from .plan import Plan, make, now, opened, standing
+from .plan import Plan, make, now
 from .progress import parts_of, progress, statuses_of
 from .results import Parts, Schema, Status, lacking, merge, open_results
 from .results.locks import at_work, held, planning
@@ -28,6 +28,7 @@ from .results.parts import discard
 from .run import tidy
 from .scheduling import Shard, settle
 from .scheduling.shard import listed
+from .standing import opened, standing
 from .sweep import Watch
 
 PATIENCE = 90.0

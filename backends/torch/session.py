@@ -299,16 +299,18 @@ class TorchPass:
         pairs = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
         if not pairs:
             raise self._unreached()
-        with torch.enable_grad():  # a scalar: the shapes of cotangents torch checks by sympy, a second to import
-            total = torch.stack([(output * cotangent).sum() for output, cotangent in pairs]).sum()
         if rule != "plain" and self.rectifiers is not None and not self.rectifiers.count:
             raise RequestError(
                 f"{rule} backpropagation changes ReLUs, and the model runs none: it would be the plain gradient"
             )
         names = [INPUT] if rule != "plain" else list(self.taps)
         with self.rectifiers.switched(rule) if self.rectifiers is not None else nullcontext():
-            taps = [self.taps[name] for name in names]
-            found = torch.autograd.grad(total, taps, retain_graph=True, allow_unused=True)
+            # As one number: given the cotangents themselves, torch first loads SymPy, which takes it a second.
+            with torch.enable_grad():
+                total = torch.stack([(output * cotangent).sum() for output, cotangent in pairs]).sum()
+            found = torch.autograd.grad(
+                total, [self.taps[name] for name in names], retain_graph=True, allow_unused=True
+            )
         found = self._filled(names, found)
         self.session.passes["backward"] += 1
         return self._on_grids(dict(zip(names, found, strict=True)))

@@ -19,8 +19,9 @@ from ..errors import RequestError
 from ..job import Job, differences
 from ..keys import show
 from ..metrics import Case, Choice, Curve
-from ..plan import Cross, Plan, identity, make
+from ..plan import Cross, Plan, make
 from ..results import MetricInfo, Results
+from ..standing import identity
 from .choices import parse_metrics
 from .evaluator import Exhibit
 from .exhibits import Subject, subjects

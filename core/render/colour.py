@@ -7,9 +7,9 @@ centre. Which of the two is a property of the method, so two samples of one meth
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,24 +19,37 @@ Floats = NDArray[np.floating[Any]]
 Pixels = NDArray[np.uint8]
 
 
+MISSING = np.array([128, 128, 128], np.uint8)
+
+
+@cache
+def sequential() -> Pixels:
+    """To orange: the last yellow is lost on white paper."""
+    return _table("inferno", 256, stop=0.88)
+
+
+@cache
+def diverging() -> Pixels:
+    """An odd number of them: the centre is a colour of its own."""
+    return _table("RdBu_r", 511)
+
+
 def _table(name: str, entries: int, stop: float = 1.0) -> Pixels:
+    import matplotlib  # pictures that are there already are told without it
+
     colours = matplotlib.colormaps[name].resampled(entries)(np.linspace(0, stop, entries))
     return np.asarray((255 * colours[:, :3]).round(), np.uint8)
 
 
-SEQUENTIAL = _table("inferno", 256, stop=0.88)  # to orange: its last yellow is lost on white paper
-DIVERGING = _table("RdBu_r", 511)  # an odd number: the centre is a colour of its own
-MISSING = np.array([128, 128, 128], np.uint8)
-
-
-def _words(table: Pixels) -> NDArray[np.uint32]:
-    """The same as whole words, which are looked up much faster, with `MISSING` at the end."""
+@cache
+def _words(signed: bool) -> NDArray[np.uint32]:
+    """A table as whole words, which are looked up much faster, with `MISSING` at the end."""
+    table = diverging() if signed else sequential()
     four = np.zeros((len(table) + 1, 4), np.uint8)
     four[:, :3] = [*table, MISSING]
     return four.view(np.uint32)[:, 0]
 
 
-_SEQUENTIAL, _DIVERGING = _words(SEQUENTIAL), _words(DIVERGING)
 ALPHA = 0.85
 """Opacity of the strongest value in an overlay; the others in proportion."""
 
@@ -82,7 +95,7 @@ class Scale:
     @property
     def table(self) -> Pixels:
         """The colours from the lower limit to the upper, (entries, 3)."""
-        return DIVERGING if self.signed else SEQUENTIAL
+        return diverging() if self.signed else sequential()
 
     def position(self, values: Any) -> Floats:
         """Where values lie between the limits, 0 to 1; NaN stays NaN."""
@@ -99,7 +112,7 @@ class Scale:
 
     def colour(self, values: Any) -> Pixels:
         """Colours (..., 3) of values (...)."""
-        words = (_DIVERGING if self.signed else _SEQUENTIAL).take(self.level(values), mode="wrap")
+        words = _words(self.signed).take(self.level(values), mode="wrap")
         return np.asarray(words)[..., None].view(np.uint8)[..., :3]
 
     def strength(self, values: Any) -> Floats:

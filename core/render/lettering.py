@@ -6,23 +6,30 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import matplotlib
-from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
-_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # comes with matplotlib, everywhere alike
 INK, FAINT = (33, 33, 33), (120, 120, 120)
+
+
+@cache
+def _file() -> str:
+    """Of the font, which comes with matplotlib, everywhere alike."""
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """The font, ``size`` pixels high."""
-    return ImageFont.truetype(str(_FONT), size)
+    return ImageFont.truetype(_file(), size)
 
 
 @cache
 def _glyphs() -> frozenset[int]:
-    return frozenset(FT2Font(str(_FONT)).get_charmap())
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(_file()).get_charmap())
 
 
 def printable(text: str, length: int = 48) -> str:

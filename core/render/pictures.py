@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from . import bars, clip, concepts, contact, figure, image, signal, spectrum
+from . import bars, clip, concepts, contact, image, signal, spectrum
 from .filenames import Entry, folders, slug, stem, write_index
 from .look import PLAIN, Look
 from .norm import OWN, Norm
@@ -55,6 +55,8 @@ def render(
     """
     request = Request.of(results, maps, targets, channels, norm, look)
     if look.format != "png":
+        from . import figure  # matplotlib is loaded where something is drawn, not for pictures that are there
+
         figure.check_style(look.style)
     selected = request.rows(rows)[:limit]
     if look.sheet:
@@ -149,6 +151,8 @@ def _undrawn(_: Scene) -> Iterator[Image.Image]:
 def _write(pictures: Iterable[Image.Image], files: Sequence[Path], scene: Scene) -> None:
     (first, *_), along = files, scene.look.along
     if first.suffix in (".svg", ".pdf"):
+        from . import figure
+
         with replacing(first) as part:
             figure.save(scene, part, scene.look.format, scene.mark)
         return

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
 from ..data.axes import Axis
@@ -35,6 +34,8 @@ class Ruler:
 
 def ruler(label: str, first: float, last: float, pixels: int) -> Ruler:
     """A ruler over ``pixels``, from the value at its first edge to the value at its last, whichever is greater."""
+    from matplotlib.ticker import MaxNLocator
+
     low, high = min(first, last), max(first, last)
     values = MaxNLocator(nbins=max(2, min(10, pixels // 50)), steps=[1, 2, 5, 10]).tick_values(low, high)
     digits = 4 + max(0, math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))  # enough to tell ticks apart

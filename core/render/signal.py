@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,6 +15,9 @@ from ..grid import resize
 from .colour import Floats, Pixels, Scale
 from .scene import Scene
 from .sheet import Panel, axis_ruler, extent, ruler
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WIDTH = 840
 _DPI = 100
@@ -90,6 +90,9 @@ def figure(axis: Axis, scale: Scale, shown: Sequence[Strip], height: int, width:
     One axes and no ticks, because those are what matplotlib takes its time for; the sheet has rulers.
     """
     points = len(shown[0].curve)
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
     fig = Figure(figsize=(width / _DPI, height * len(shown) / _DPI), dpi=_DPI, facecolor="none")
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
@@ -111,6 +114,8 @@ def figure(axis: Axis, scale: Scale, shown: Sequence[Strip], height: int, width:
 
 def drawn(axis: Axis, scale: Scale, shown: Sequence[Strip], height: int, width: int = WIDTH) -> list[Panel]:
     """A panel for each strip, the axis below the last."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas: Any = FigureCanvasAgg(figure(axis, scale, shown, height, width))
     canvas.draw()
     above = Image.fromarray(np.asarray(canvas.buffer_rgba()))

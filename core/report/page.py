@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError
-from ..render.colour import DIVERGING, SEQUENTIAL
+from ..render.colour import diverging, sequential
 from ..render.saving import replacing
 from . import about
 from .gallery import Gallery
@@ -102,7 +102,7 @@ def report(
             cards=iter(lambda: spool.read(1 << 16), ""),
             filters=about.options(samples, shown),
             data=_data(samples, shown),
-            scales={"diverging": _bar(DIVERGING), "sequential": _bar(SEQUENTIAL)},
+            scales={"diverging": _bar(diverging()), "sequential": _bar(sequential())},
             style=(HERE / "style.css").read_text("utf-8"),
             script=script,
             digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

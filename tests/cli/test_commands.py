@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from camsweep.cli.app import app
+from camsweep.cli.app import application
 from camsweep.core.job import Job
 from camsweep.core.results import Status, open_results, verify
 
 from .conftest import CLASSES, IMAGES, fill, job_text, load_models
 from .references import cam, gradient, parts
 
-COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands}
+COMMANDS = {command.callback.__name__: command.callback for command in application().registered_commands}
 
 
 def digest(path):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import camsweep
-from camsweep.cli.app import app
+from camsweep.cli.app import application
 from camsweep.core.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def test_the_readme_has_commands_to_run():
 
 def test_every_command_is_in_the_readme():
     text = (ROOT / "README.md").read_text("utf-8")
-    for command in app.registered_commands:
+    for command in application().registered_commands:
         assert re.search(rf"camsweep {command.callback.__name__}\b", text), command.callback.__name__
 
 

@@ -75,7 +75,7 @@ def test_a_checkpoint_takes_the_place_of_code_and_weights(call, samples):
 
 
 def test_a_folder_is_known_again_by_what_is_in_it(tmp_path):
-    from camsweep.core.plan import model_sha256
+    from camsweep.core.standing import model_sha256
 
     for folder in ("a", "b"):
         (tmp_path / folder / "model" / "variables").mkdir(parents=True)

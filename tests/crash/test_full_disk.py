@@ -17,7 +17,8 @@ from camsweep.cli.app import main
 from camsweep.core.errors import StorageError
 from camsweep.core.results import durable
 
-from .bench import Bench, contrast
+from .bench import contrast
+from .forks import Forked as Bench
 
 SAMPLES = 536
 """67 batches: one compaction."""

@@ -13,7 +13,9 @@ import pytest
 
 import camsweep
 
-from .bench import Bench, contrast
+from .bench import Bench as Whole
+from .bench import contrast
+from .forks import Forked as Bench
 
 SAMPLES = 320
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
@@ -92,7 +94,7 @@ def test_an_interrupt_after_another_signal_leaves_at_once_too(tmp_path):
 
 
 def test_signals_while_the_interpreter_starts_lose_nothing(tmp_path, reference):
-    bench = Bench(tmp_path, samples=SAMPLES, pause=0.05)
+    bench = Whole(tmp_path, samples=SAMPLES, pause=0.05)
     for number, wait in zip(SIGNALS * 2, (0.02, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2, 2.0), strict=True):
         with bench.start() as process:
             sleep(wait)
@@ -113,7 +115,7 @@ def heeds(pid):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="told by /proc")
 def test_signals_are_heeded_a_fifth_of_a_second_after_the_start(tmp_path):
-    bench, took = Bench(tmp_path, samples=16, pause=0), []
+    bench, took = Whole(tmp_path, samples=16, pause=0), []
     for _ in range(5):
         began = monotonic()
         with bench.start() as process:
@@ -186,7 +188,7 @@ def test_work_is_committed_as_seldom_as_was_asked_and_a_stop_commits_it_all(tmp_
 
 
 def test_under_nohup_a_hangup_is_ignored(tmp_path, reference):
-    bench = Bench(tmp_path, samples=SAMPLES, pause=0.05)
+    bench = Whole(tmp_path, samples=SAMPLES, pause=0.05)
     with bench.start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
         until(lambda: bench.committed()[0], process)
         process.send_signal(signal.SIGHUP)

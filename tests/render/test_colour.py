@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from camsweep.core.render.colour import ALPHA, DIVERGING, MISSING, SEQUENTIAL, Scale, overlay
+from camsweep.core.render.colour import ALPHA, MISSING, Scale, diverging, overlay, sequential
+
+DIVERGING, SEQUENTIAL = diverging(), sequential()
 
 
 @pytest.mark.parametrize("values", [[-3.0, 1.0], [0.5, 2.0], [-1e-30, 5e300], [-0.2, -0.1]])
