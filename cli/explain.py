@@ -108,6 +108,7 @@ def explain(
         bool, typer.Option("--merge", help="With --shard: merge where it is the last shard to finish.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Start anew, and replace what is at --out when done.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print where the time went, stage by stage.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved job and the plan; compute nothing.")
     ] = False,
@@ -166,30 +167,48 @@ def explain(
         resolved = Job.load(job, given(flags))
         from ..core.run import plan_job, run_job  # HDF5 and all; what is wrong with a job is told sooner
         from ..core.sharded import run_shard
+        from ..core.stages import OFF, Profile
 
+        clock = Profile(BEGAN) if profile else OFF
         if dry_run:
             plan = plan_job(resolved, load_backend, sys.argv)
         elif shard is not None:
             with leaving(resolved.explain.time_budget), Progress("explaining", quiet=quiet) as progress:
                 done = run_shard(
-                    resolved, load_backend, shard, watch=progress, stop=stop, merging=merge, argv=sys.argv, began=BEGAN
+                    resolved,
+                    load_backend,
+                    shard,
+                    watch=progress,
+                    stop=stop,
+                    merging=merge,
+                    argv=sys.argv,
+                    began=BEGAN,
+                    clock=clock,
                 )
         else:
             with leaving(resolved.explain.time_budget), Progress("explaining", quiet=quiet) as progress:
                 for line in _renamed(resolved):
                     progress.note(line)
                 outcome = run_job(
-                    resolved, load_backend, watch=progress, stop=stop, force=force, argv=sys.argv, began=BEGAN
+                    resolved,
+                    load_backend,
+                    watch=progress,
+                    stop=stop,
+                    force=force,
+                    argv=sys.argv,
+                    began=BEGAN,
+                    clock=clock,
                 )
     if dry_run:
         emit(plan_answer(plan), _plan_lines(plan), as_json=as_json)
         return
+    spent = {"profile": told} if (told := clock.answer()) else {}
     if shard is not None:
-        emit(_shard_answer(done), _shard_lines(done), as_json=as_json)
+        emit(_shard_answer(done) | spent, [*_shard_lines(done), *clock.lines()], as_json=as_json)
         outcome_failed = done.failed
     else:
         pictures = draw_beside(outcome.path, quiet=quiet) if resolved.output.render else None
-        emit(_answer(outcome, pictures), _lines(outcome, pictures), as_json=as_json)
+        emit(_answer(outcome, pictures) | spent, [*_lines(outcome, pictures), *clock.lines()], as_json=as_json)
         outcome_failed = outcome.failed
     if outcome_failed:
         from ..core.errors import SAMPLES_FAILED

@@ -20,6 +20,7 @@ from .data import Batch
 from .errors import CamsweepError, RequestError, Stopped, first_line
 from .results import Parts, Status
 from .results.schema import MESSAGE_BYTES, Recorded
+from .stages import OFF, Clock, Stage
 
 Columns = dict[str, NDArray[Any]]
 
@@ -71,10 +72,12 @@ def sweep(
     total, watch = int(mine.sum()), work.watch
     watch.start(total - len(todo), total)
     done, late = 0, False
-    with _Writer(parts, watch, commit_every) as writer:
+    with _Writer(parts, work, commit_every) as writer:
         budget.start()
         for rows, batch in _ahead(source, todo, work):
-            writer.put(rows, work(rows, batch))
+            with work.clock(Stage.EXPLAIN):
+                columns = work(rows, batch)
+            writer.put(rows, columns)
             done += len(rows)
             budget.lap()
             if stop.is_set() or (late := budget.over(writer.slowest)):
@@ -96,6 +99,7 @@ class Work:
         self.watch = watch
         self.too_large = too_large
         """Whether an error says that a smaller batch may help."""
+        self.clock: Clock = OFF
 
     def columns(self, batch: Batch) -> Columns:
         """The columns of a batch's good samples; all of the schema's, less `samples/message` where nothing was said."""
@@ -160,7 +164,8 @@ def _ahead(dataset: Source, todo: NDArray[np.int64], work: Work) -> Iterator[tup
         coming: Future[Batch] | None = pool.submit(dataset.read, groups[0]) if groups else None
         for i, rows in enumerate(groups):
             assert coming is not None  # noqa: S101
-            batch = coming.result()
+            with work.clock(Stage.INPUT):
+                batch = coming.result()
             coming = pool.submit(dataset.read, groups[i + 1]) if i + 1 < len(groups) else None
             yield rows, batch
 
@@ -168,8 +173,8 @@ def _ahead(dataset: Source, todo: NDArray[np.int64], work: Work) -> Iterator[tup
 class _Writer:
     """Commits batches in a thread of its own, at most one behind; what goes wrong there is raised here."""
 
-    def __init__(self, parts: Parts[Any], watch: Watch, commit_every: float) -> None:
-        self.parts, self.watch, self.commit_every = parts, watch, commit_every
+    def __init__(self, parts: Parts[Any], work: Work, commit_every: float) -> None:
+        self.parts, self.watch, self.clock, self.commit_every = parts, work.watch, work.clock, commit_every
         self._pool = ThreadPoolExecutor(1, "camsweep-write")
         self._pending: Future[None] | None = None
         self._held: list[tuple[NDArray[np.int64], Columns]] = []
@@ -196,15 +201,17 @@ class _Writer:
 
     def _wait(self) -> None:
         if self._pending is not None:
-            self._pending.result()
+            with self.clock(Stage.WRITER):
+                self._pending.result()
             self._pending = None
 
     def _commit(self, held: Sequence[tuple[NDArray[np.int64], Columns]]) -> None:
         began = monotonic()
-        rows = np.concatenate([rows for rows, _ in held])
-        columns = {path: np.concatenate([each[path] for _, each in held]) for path in held[0][1]}
-        self.parts.commit(rows, columns)
-        self.parts.compact()
+        with self.clock(Stage.COMMIT):
+            rows = np.concatenate([rows for rows, _ in held])
+            columns = {path: np.concatenate([each[path] for _, each in held]) for path in held[0][1]}
+            self.parts.commit(rows, columns)
+            self.parts.compact()
         self.slowest = max(self.slowest, monotonic() - began)
         self.watch.advance(len(rows))
 
