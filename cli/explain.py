@@ -76,8 +76,18 @@ def explain(
             "--target", "-t", help="predicted, top:3, label, class:NAME, all, output:0, A-vs-B, .. Repeatable."
         ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Samples in a batch.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("--batch-size", "-b", metavar="N|auto", help="Samples in a batch; auto finds it.")
+    ] = None,
     device: Device = None,
+    threads: Annotated[int | None, typer.Option(help="Threads for computing, of this process.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that read ahead.")] = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of images and volumes.")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Try threads, memory layout and batch size first, and say what was best.")
+    ] = False,
     score: Annotated[
         str | None, typer.Option(help="What of a class is explained: logit, probability or log-probability.")
     ] = None,
@@ -96,6 +106,9 @@ def explain(
     ] = None,
     commit_every: Annotated[
         str | None, typer.Option(metavar="SECONDS", help="Commit so much work at once: 2s, .. Every batch unless said.")
+    ] = None,
+    compression: Annotated[
+        str | None, typer.Option(metavar="auto|none|lzf|gzip:1-9", help="Of the maps in the file.")
     ] = None,
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop before that by itself, with exit code 75: 55m, 3300s, ..")
@@ -145,6 +158,10 @@ def explain(
             "targets": target,
             "batch_size": batch_size,
             "device": device,
+            "threads": threads,
+            "workers": workers,
+            "channels_last": channels_last,
+            "tune": tune or None,
             "score": score,
             "strict": strict or None,
             "time_budget": time_budget,
@@ -154,6 +171,7 @@ def explain(
             "resolution": resolution,
             "dtype": dtype,
             "commit_every": commit_every,
+            "compression": compression,
             "render": render,
         },
     }
@@ -161,10 +179,10 @@ def explain(
 
     _consistent(shard, merge=merge, force=force)
     with stopping() as stop, aside():
-        os.environ.update(settings(os.environ))
         from ..core.job import Job
 
         resolved = Job.load(job, given(flags))
+        os.environ.update(settings(os.environ, resolved.explain.threads))
         from ..core.run import plan_job, run_job  # HDF5 and all; what is wrong with a job is told sooner
         from ..core.sharded import run_shard
         from ..core.stages import OFF, Profile
@@ -336,7 +354,7 @@ def plan_answer(plan: Plan) -> dict[str, Any]:
         "unruled": plan.schema.unruled,
         "maps": [{"name": m.name, "shape": m.shape, "formula": m.formula} for m in plan.schema.maps],
         "passes_per_batch": plan.passes,
-        "batches": -(-len(plan.schema) // plan.job.explain.batch_size),
+        "batches": -(-len(plan.schema) // plan.job.explain.block),
         "bytes": plan.bytes,
     }
 
@@ -351,7 +369,7 @@ def _plan_lines(plan: Plan) -> list[str]:
         plan.job.toml().rstrip(),
         "",
         *_renamed(plan.job),
-        f"{len(plan.schema)} samples of {shape} in {answer['batches']} batches of {plan.job.explain.batch_size}",
+        f"{len(plan.schema)} samples of {shape} in {answer['batches']} batches of {plan.job.explain.block}",
         f"each batch: {passes['forward']} forward, {passes['backward']} backward"
         + (f", {passes['tail']} through the tail" if passes["tail"] else ""),
         f"targets: {', '.join(plan.schema.targets)}",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import Backend, Session
+from .backend import Backend, Execution, Session
 from .baselines import array
 from .budget import Budget
 from .data import Batch
@@ -18,15 +21,18 @@ from .errors import RequestError
 from .grid import resize
 from .handover import Handover
 from .outputs import Outputs, Readout
-from .plan import Cross, Plan
+from .pace import Memory, Pace
+from .plan import Cross, Plan, example
 from .relevance.bounds import bounds
 from .results import Parts, Schema, Status
 from .results.schema import MESSAGE_BYTES
+from .scheduling.allocation import cpus
 from .stages import OFF, Clock, Stage
 from .sweep import Columns, Watch, Work, sweep
 from .targets import Reading, Resolved, settle
 from .targets.boxes import Boxes
 from .trace import Circumstances, Trace
+from .tuning import SAMPLES, options, threads, timed, tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,13 +54,43 @@ class Sweep:
 
     def run(self) -> int:
         """Do all rows that are to do: how many they were; see `sweep`."""
-        plan = self.plan
-        with self.backend.tapped(plan.tapping) as session:
+        plan, explain = self.plan, self.plan.job.explain
+        with threads(explain.threads), ExitStack() as stack:
+            tapping, say = plan.tapping, self.watch.note
+            if explain.tune:
+                execution, count = self._tuned()
+                stack.enter_context(threads(count))
+                tapping = replace(tapping, execution=execution)
+                say = partial(self._say, options(execution, count))
+            session = stack.enter_context(self.backend.tapped(tapping))
             work = Explainer(plan, self.backend, session, self.watch)
             work.clock = plan.dataset.clock = self.clock
+            work.workers = explain.workers or plan.dataset.workers(cpus(os.environ))
+            if explain.tune or explain.batch_size == "auto":
+                work.pace = Pace(Memory(self.backend.device), say)
             self.clock.begin()
             commit = plan.job.output.commit_every
             return sweep(work, plan.dataset, self.parts, self.stop, commit, self.budget, self.among)
+
+    def _tuned(self) -> tuple[Execution, int]:
+        """The fastest way to run the model, and the threads; the samples it is tried on are done again."""
+        plan = self.plan
+        rows = np.arange(min(SAMPLES, len(plan.dataset)))
+        if not len((batch := plan.dataset.read(rows)).rows):
+            batch = example(plan.dataset)
+
+        def seconds(execution: Execution) -> float:
+            with self.backend.tapped(replace(plan.tapping, execution=execution)) as session:
+                work = Explainer(plan, self.backend, session, self.watch)
+                return timed(lambda: work.columns(batch))
+
+        with threads(None):
+            return tuned(seconds, plan.tapping.execution, self.backend.switches, plan.tapping.rank)
+
+    def _say(self, options: str, line: str) -> None:
+        """What was tuned, once the batch size is found too, which the ``line`` begins with."""
+        size = line.removeprefix("batch size ").split(",")[0].split(":")[0]
+        self.watch.note(f"tuned; to have it so again: {options} --batch-size {size} ({line})")
 
 
 class Explainer(Work):
@@ -63,7 +99,7 @@ class Explainer(Work):
     schema: Schema
 
     def __init__(self, plan: Plan, backend: Backend, session: Session, watch: Watch) -> None:
-        super().__init__(plan.schema, plan.job.explain.batch_size, watch, backend.is_out_of_memory)
+        super().__init__(plan.schema, plan.job.explain.block, watch, backend.is_out_of_memory)
         self.plan = plan
         self.session = session
         self._looked = False

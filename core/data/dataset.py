@@ -18,8 +18,9 @@ from .layout import Layout
 from .ranges import doubt
 from .readers import Reader, open_reader
 from .section import DataSection
-from .transforms import Floats, Geometry, Transform, parse_transforms
+from .transforms import Floats, Geometry, Python, Transform, parse_transforms
 
+MOST_WORKERS = 4
 PROBED = 100
 """So many samples may be unreadable before the data as a whole are."""
 
@@ -79,6 +80,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def workers(self, cpus: int) -> int:
+        """Threads that are worth their while in reading ahead, of ``cpus``; a user's own code is called by one."""
+        alone = not self._images or any(isinstance(step, Python) for step in self._transforms)
+        return 1 if alone else max(1, min(MOST_WORKERS, cpus))
 
     @property
     def told(self) -> str:
