@@ -76,8 +76,18 @@ def explain(
             "--target", "-t", help="predicted, top:3, label, class:NAME, all, output:0, A-vs-B, .. Repeatable."
         ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Samples in a batch.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("--batch-size", "-b", metavar="N|auto", help="Samples in a batch; auto finds it.")
+    ] = None,
     device: Device = None,
+    threads: Annotated[int | None, typer.Option(help="Threads for computing, of this process.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that read ahead.")] = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of images and volumes.")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Try threads, memory layout and batch size first, and say what was best.")
+    ] = False,
     score: Annotated[
         str | None, typer.Option(help="What of a class is explained: logit, probability or log-probability.")
     ] = None,
@@ -97,6 +107,9 @@ def explain(
     commit_every: Annotated[
         str | None, typer.Option(metavar="SECONDS", help="Commit so much work at once: 2s, .. Every batch unless said.")
     ] = None,
+    compression: Annotated[
+        str | None, typer.Option(metavar="auto|none|lzf|gzip:1-9", help="Of the maps in the file.")
+    ] = None,
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop before that by itself, with exit code 75: 55m, 3300s, ..")
     ] = None,
@@ -108,6 +121,7 @@ def explain(
         bool, typer.Option("--merge", help="With --shard: merge where it is the last shard to finish.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Start anew, and replace what is at --out when done.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print where the time went, stage by stage.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved job and the plan; compute nothing.")
     ] = False,
@@ -144,6 +158,10 @@ def explain(
             "targets": target,
             "batch_size": batch_size,
             "device": device,
+            "threads": threads,
+            "workers": workers,
+            "channels_last": channels_last,
+            "tune": tune or None,
             "score": score,
             "strict": strict or None,
             "time_budget": time_budget,
@@ -153,6 +171,7 @@ def explain(
             "resolution": resolution,
             "dtype": dtype,
             "commit_every": commit_every,
+            "compression": compression,
             "render": render,
         },
     }
@@ -160,12 +179,14 @@ def explain(
 
     _consistent(shard, merge=merge, force=force)
     with stopping() as stop, aside():
-        os.environ.update(settings(os.environ))
         from ..core.job import Job
 
         resolved = Job.load(job, given(flags))
+        os.environ.update(settings(os.environ, resolved.explain.threads))
         from ..core.run import plan_job, run_job  # HDF5 and all; what is wrong with a job is told sooner
+        from ..core.stages import OFF, Profile
 
+        clock = Profile(BEGAN) if profile else OFF
         if dry_run:
             plan = plan_job(resolved, load_backend, sys.argv)
         elif shard is not None:
@@ -173,24 +194,40 @@ def explain(
 
             with leaving(resolved.explain.time_budget), Progress("explaining", quiet=quiet) as progress:
                 done = run_shard(
-                    resolved, load_backend, shard, watch=progress, stop=stop, merging=merge, argv=sys.argv, began=BEGAN
+                    resolved,
+                    load_backend,
+                    shard,
+                    watch=progress,
+                    stop=stop,
+                    merging=merge,
+                    argv=sys.argv,
+                    began=BEGAN,
+                    clock=clock,
                 )
         else:
             with leaving(resolved.explain.time_budget), Progress("explaining", quiet=quiet) as progress:
                 for line in _renamed(resolved):
                     progress.note(line)
                 outcome = run_job(
-                    resolved, load_backend, watch=progress, stop=stop, force=force, argv=sys.argv, began=BEGAN
+                    resolved,
+                    load_backend,
+                    watch=progress,
+                    stop=stop,
+                    force=force,
+                    argv=sys.argv,
+                    began=BEGAN,
+                    clock=clock,
                 )
     if dry_run:
         emit(plan_answer(plan), _plan_lines(plan), as_json=as_json)
         return
+    spent = {"profile": told} if (told := clock.answer()) else {}
     if shard is not None:
-        emit(_shard_answer(done), _shard_lines(done), as_json=as_json)
+        emit(_shard_answer(done) | spent, [*_shard_lines(done), *clock.lines()], as_json=as_json)
         outcome_failed = done.failed
     else:
         pictures = draw_beside(outcome.path, quiet=quiet) if resolved.output.render else None
-        emit(_answer(outcome, pictures), _lines(outcome, pictures), as_json=as_json)
+        emit(_answer(outcome, pictures) | spent, [*_lines(outcome, pictures), *clock.lines()], as_json=as_json)
         outcome_failed = outcome.failed
     if outcome_failed:
         from ..core.errors import SAMPLES_FAILED
@@ -318,7 +355,7 @@ def plan_answer(plan: Plan) -> dict[str, Any]:
         "unruled": plan.schema.unruled,
         "maps": [{"name": m.name, "shape": m.shape, "formula": m.formula} for m in plan.schema.maps],
         "passes_per_batch": plan.passes,
-        "batches": -(-len(plan.schema) // plan.job.explain.batch_size),
+        "batches": -(-len(plan.schema) // plan.job.explain.block),
         "bytes": plan.bytes,
     }
 
@@ -333,7 +370,7 @@ def _plan_lines(plan: Plan) -> list[str]:
         plan.job.toml().rstrip(),
         "",
         *_renamed(plan.job),
-        f"{len(plan.schema)} samples of {shape} in {answer['batches']} batches of {plan.job.explain.batch_size}",
+        f"{len(plan.schema)} samples of {shape} in {answer['batches']} batches of {plan.job.explain.block}",
         f"each batch: {passes['forward']} forward, {passes['backward']} backward"
         + (f", {passes['tail']} through the tail" if passes["tail"] else ""),
         f"targets: {', '.join(plan.schema.targets)}",

@@ -71,6 +71,19 @@ class Structure:
     """Of its outputs, where it gives several."""
 
 
+Precision = Literal["float32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a model runs. Only the precision changes numbers by more than their last digits."""
+
+    channels_last: bool | None = None
+    """Whether images and volumes lie in memory channel by channel for each place; None where that is mostly faster."""
+    precision: Precision = "float32"
+    compiled: bool = False
+
+
 @dataclass(frozen=True)
 class Tapping:
     """What of a forward is kept, and for which questions."""
@@ -80,6 +93,7 @@ class Tapping:
     """Number of spatial axes of the input."""
     questions: frozenset[str]
     """Letters of `core.methods.registry.QUESTIONS`."""
+    execution: Execution = Execution()
 
     @property
     def gradients(self) -> bool:
@@ -170,6 +184,8 @@ class Backend(Protocol):
     device: str
     answers: frozenset[str]
     """The letters of `core.methods.registry.QUESTIONS` that it can answer."""
+    switches: frozenset[str]
+    """What of an `Execution` it heeds."""
     versions: Mapping[str, str]
     notes: Sequence[str]
     """What its user must know of how the model runs, a line each."""

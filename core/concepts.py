@@ -26,7 +26,7 @@ def with_concepts(plan: Plan, backend: Backend) -> Schema:
 
 
 def _fitted(plan: Plan, backend: Backend, layer: str, settings: Mapping[str, Any]) -> Concepts:
-    dataset, size = plan.dataset, plan.job.explain.batch_size
+    dataset, size = plan.dataset, plan.job.explain.block
     count = min(settings["samples"], len(dataset))
     rows = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(np.int64))
     points = []

@@ -52,7 +52,7 @@ def _trace(plan: Plan, maps: list[Cross]) -> dict[str, int]:
         if "r" in expression.asks:
             relevances.add(tuple(str(settings[key]) for key in ("rules", "init", "bias", "attention")))
     asked = frozenset[str]().union(*(cross.expression.asks for cross in maps))
-    most = plan.job.explain.batch_size
+    most = plan.job.explain.block
     size = min(most, len(plan.schema))
     walks, versions = ([-(-count // (most // size)) for count in counts] for counts in _walks(plan, maps))
     return {

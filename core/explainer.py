@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import Backend, Session
+from .backend import Backend, Execution, Session
 from .baselines import array
 from .budget import Budget
 from .data import Batch
 from .errors import RequestError
 from .grid import resize
+from .handover import Handover
 from .outputs import Outputs, Readout
-from .plan import Cross, Plan
+from .pace import Memory, Pace
+from .plan import Cross, Plan, example
 from .relevance.bounds import bounds
-from .results import MapInfo, Parts, Schema, Status
+from .results import Parts, Schema, Status
 from .results.schema import MESSAGE_BYTES
+from .scheduling.allocation import cpus
+from .stages import OFF, Clock, Stage
 from .sweep import Columns, Watch, Work, sweep
 from .targets import Reading, Resolved, settle
 from .targets.boxes import Boxes
 from .trace import Circumstances, Trace
+from .tuning import SAMPLES, options, threads, timed, tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,14 +50,47 @@ class Sweep:
     budget: Budget = field(default_factory=Budget)
     among: NDArray[np.bool_] | None = None
     """Which rows are its own, (N,); all where nothing is said."""
+    clock: Clock = OFF
 
     def run(self) -> int:
         """Do all rows that are to do: how many they were; see `sweep`."""
-        plan = self.plan
-        with self.backend.tapped(plan.tapping) as session:
+        plan, explain = self.plan, self.plan.job.explain
+        with threads(explain.threads), ExitStack() as stack:
+            tapping, say = plan.tapping, self.watch.note
+            if explain.tune:
+                execution, count = self._tuned()
+                stack.enter_context(threads(count))
+                tapping = replace(tapping, execution=execution)
+                say = partial(self._say, options(execution, count))
+            session = stack.enter_context(self.backend.tapped(tapping))
             work = Explainer(plan, self.backend, session, self.watch)
+            work.clock = plan.dataset.clock = self.clock
+            work.workers = explain.workers or plan.dataset.workers(cpus(os.environ))
+            if explain.tune or explain.batch_size == "auto":
+                work.pace = Pace(Memory(self.backend.device), say)
+            self.clock.begin()
             commit = plan.job.output.commit_every
             return sweep(work, plan.dataset, self.parts, self.stop, commit, self.budget, self.among)
+
+    def _tuned(self) -> tuple[Execution, int]:
+        """The fastest way to run the model, and the threads; the samples it is tried on are done again."""
+        plan = self.plan
+        rows = np.arange(min(SAMPLES, len(plan.dataset)))
+        if not len((batch := plan.dataset.read(rows)).rows):
+            batch = example(plan.dataset)
+
+        def seconds(execution: Execution) -> float:
+            with self.backend.tapped(replace(plan.tapping, execution=execution)) as session:
+                work = Explainer(plan, self.backend, session, self.watch)
+                return timed(lambda: work.columns(batch))
+
+        with threads(None):
+            return tuned(seconds, plan.tapping.execution, self.backend.switches, plan.tapping.rank)
+
+    def _say(self, options: str, line: str) -> None:
+        """What was tuned, once the batch size is found too, which the ``line`` begins with."""
+        size = line.removeprefix("batch size ").split(",")[0].split(":")[0]
+        self.watch.note(f"tuned; to have it so again: {options} --batch-size {size} ({line})")
 
 
 class Explainer(Work):
@@ -58,7 +99,7 @@ class Explainer(Work):
     schema: Schema
 
     def __init__(self, plan: Plan, backend: Backend, session: Session, watch: Watch) -> None:
-        super().__init__(plan.schema, plan.job.explain.batch_size, watch, backend.is_out_of_memory)
+        super().__init__(plan.schema, plan.job.explain.block, watch, backend.is_out_of_memory)
         self.plan = plan
         self.session = session
         self._looked = False
@@ -125,7 +166,8 @@ class Explainer(Work):
         """See `Work.blank`; the inputs are copied whether a sample is good or not."""
         columns = super().blank(rows)
         if self.schema.inputs_dtype:
-            columns["inputs/values"][:] = self.plan.dataset.display(rows)
+            with self.clock(Stage.HAND):
+                columns["inputs/values"][:] = self.plan.dataset.display(rows)
         return columns
 
     def trace(self, batch: Batch) -> Trace:
@@ -156,56 +198,33 @@ class Explainer(Work):
         del columns["samples/message"]
         columns.pop("inputs/values", None)  # of all rows, and filled already
         trace = self.trace(batch)
-        outputs = trace.run.outputs
-        columns["outputs/scores"][:] = _array(plan.readout.summary(trace.run.raw))
-        columns["outputs/predicted"][:] = _array(_predicted(outputs, plan.readout))
+        outputs, handover = trace.run.outputs, Handover(columns, self.clock)
+        handover.put("outputs/scores", plan.readout.summary(trace.run.raw))
+        handover.put("outputs/predicted", _predicted(outputs, plan.readout))
         for t, target in enumerate(trace.targets):
-            columns["targets/index"][:, t] = _array(target.index)
-            columns["targets/score"][:, t] = _array(target.score(outputs))
+            handover.put("targets/index", target.index, t)
+            handover.put("targets/score", target.score(outputs), t)
             if target.foil is not None:
-                columns["targets/foil"][:, t] = _array(target.foil)
-            undefined = ~_array(target.defined)
+                handover.put("targets/foil", target.foil, t)
             for cross, info in zip(plan.maps, schema.maps, strict=True):
                 found = self.found(trace, cross, target)
-                store(columns, info.group, t, _array(on_grid(found, cross, info)), undefined)
+                on_grid = found if cross.expression.place else resize(found, info.spatial)
+                handover.put_maps(info.group, on_grid, target.defined, t)
                 if info.residual:
-                    residual = trace.residual(cross.expression, target, found)
-                    columns[f"{info.group}/residual"][:, t] = _array(residual)
+                    handover.put(f"{info.group}/residual", trace.residual(cross.expression, target, found), t)
             if all(target.key != later.key for later in trace.targets[t + 1 :]):
                 trace.forget(target)
+            handover.wait()
         for cross, info in zip(plan.maps, schema.maps, strict=True):
             if info.signals is not None:
-                columns[f"{info.group}/signals"][:] = _array(trace.signals(cross.expression))
+                handover.put(f"{info.group}/signals", trace.signals(cross.expression))
+        handover.wait()
         judge(columns, schema, trace.targets)
         return columns
 
     def found(self, trace: Trace, cross: Cross, target: Resolved) -> Tensor:
         """A map of a trace, at its own resolution."""
         return trace.map(cross.expression, target, cross.layers, self.schema.input_shape[1:])
-
-
-def on_grid(found: Tensor, cross: Cross, info: MapInfo) -> Tensor:
-    """A map at the sizes that it is stored in."""
-    return found if cross.expression.place else resize(found, info.spatial)
-
-
-def store(columns: Columns, group: str, t: int, values: NDArray[Any], undefined: NDArray[np.bool_]) -> None:
-    """Put the maps of target ``t`` into the columns, NaN where a sample has no such target.
-
-    float16 holds values from -1 to 1, with a scale for each map: alone it would turn most small gradients into 0.
-    """
-    values = values.copy() if undefined.any() else values
-    values[undefined] = np.nan
-    flat = values.reshape(len(values), -1)
-    with np.errstate(invalid="ignore"):
-        low, high = flat.min(1), flat.max(1)
-    columns[f"{group}/range"][:, t] = np.stack([low, high], 1)
-    if f"{group}/scale" in columns:
-        scale = np.maximum(np.abs(low), np.abs(high))
-        columns[f"{group}/scale"][:, t] = scale
-        safe = np.where(scale > 0, scale, 1).reshape(-1, *[1] * (values.ndim - 1))
-        values = values / safe
-    columns[f"{group}/values"][:, t] = values
 
 
 def judge(columns: Columns, schema: Schema, targets: Sequence[Resolved]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
 
 from .data import DataSection
 from .data.section import located
@@ -44,6 +44,18 @@ class ModelSection(Section):
     """Whether a Keras model or a SavedModel runs in TensorFlow itself."""
 
 
+def _batch(value: Any) -> Any:
+    if value == "auto":
+        return value
+    try:
+        size = int(value) if not isinstance(value, bool | float) else 0
+    except (TypeError, ValueError):
+        size = 0
+    if size < 1:
+        raise ValueError("expected a whole number greater than 0, or auto")
+    return size
+
+
 class ExplainSection(Section):
     """What is asked of the model."""
 
@@ -53,13 +65,26 @@ class ExplainSection(Section):
     score: Score = "logit"
     activation: Literal["auto", "softmax", "sigmoid", "none"] = "auto"
     """What turns logits into probabilities."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: Annotated[int | Literal["auto"], PlainValidator(_batch)] = 32
+    """``auto`` finds it on the first samples."""
     device: str = "auto"
+    threads: int | None = Field(None, ge=1)
+    """Of this process, for computing; by what the process was given where it is not said."""
+    workers: int | None = Field(None, ge=1)
+    """Threads that read ahead."""
+    channels_last: bool | None = None
+    tune: bool = False
+    """Whether threads, memory layout and batch size are tried out first."""
     seed: int = Field(0, ge=0)
     strict: bool = False
     """Whether a model with operators that have no rule of relevance is refused."""
     time_budget: Seconds | None = Field(None, gt=0)
     """How long a run may take; it stops by itself before that, and the same job goes on."""
+
+    @property
+    def block(self) -> int:
+        """The batch size, or what stands for it where it is found on the way: shards are dealt out by it."""
+        return 32 if self.batch_size == "auto" else self.batch_size
 
     @property
     def expressions(self) -> list[Expression]:
@@ -81,6 +106,9 @@ class ExplainSection(Section):
         return list(dict.fromkeys(map(parse_target, self.targets)))
 
 
+COMPRESSIONS = ("auto", "none", "lzf", *(f"gzip:{level}" for level in range(1, 10)))
+
+
 class OutputSection(Section):
     """Where the results go, and in what form."""
 
@@ -91,8 +119,17 @@ class OutputSection(Section):
     commit_every: Seconds = Field(0.0, ge=0)
     """Seconds of work that are committed at once, and at most done again after a kill; 0 commits every batch."""
     render: bool = False
+    compression: str = "auto"
+    """``none``, ``gzip:1`` to ``gzip:9``, ``lzf``, or ``auto``: gzip:1 where it saves anything."""
     shards: int | None = Field(None, ge=1)
     """Into how many shares the run is split, for array jobs."""
+
+    @field_validator("compression")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in COMPRESSIONS:
+            raise ValueError("expected auto, none, lzf or gzip:1 to gzip:9")
+        return value
 
     @property
     def compute_dtype(self) -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .backend import Backend, Structure, Tapping
+from .backend import Backend, Execution, Structure, Tapping
 from .checks import check_levels, check_ranks, check_sizes, settle_domains, settle_layer
 from .costs import passes
 from .data import Batch, Dataset
@@ -68,7 +68,8 @@ class Plan:
     def tapping(self) -> Tapping:
         """What of each forward is kept."""
         asked = frozenset[str]().union(*(cross.expression.asks for cross in self.maps))
-        return Tapping(self.layers, len(self.schema.input_shape) - 1, asked)
+        execution = Execution(channels_last=self.job.explain.channels_last)
+        return Tapping(self.layers, len(self.schema.input_shape) - 1, asked, execution)
 
     @property
     def expressions(self) -> list[Expression]:
@@ -159,6 +160,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
     for expression in expressions:
         check_levels(expression, dataset)
         check_sizes(expression, dataset)
+    _check_switches(job, backend)
     needs_layer = any(expression.layered for expression in expressions)
     layers = tuple(dict.fromkeys(settle_layer(name, structure) for name in explain.layers)) if needs_layer else ()
     maps = [Cross(expression, each) for expression in expressions for each in _layers_of(expression, layers)]
@@ -178,6 +180,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         targets=columns,
         maps=[_describe(cross, structure, tuple(dataset.shape), resolution, domains) for cross in maps],
         dtype=job.output.dtype,
+        compression=job.output.compression,
         inputs_dtype="float32" if job.output.inputs == "copy" else None,
         data=job.data.model_dump(mode="json", exclude_none=True),
         unruled=dict(gaps),
@@ -191,11 +194,19 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
             data_fingerprint=dataset.fingerprint,
             device=backend.device,
             seed=job.explain.seed,
-            batch_size=job.explain.batch_size,
+            batch_size=job.explain.block,
             started=now(),
         ),
     )
     return Plan(job, dataset, structure, readout, targets, maps, schema, domains)
+
+
+def _check_switches(job: Job, backend: Backend) -> None:
+    """`RequestError` where the job asks for a way to run that the backend does not have."""
+    asked = {"channels_last": job.explain.channels_last is not None}
+    if missing := [key for key, given in asked.items() if given and key not in backend.switches]:
+        how = f"; {backend.notes[0]}" if backend.notes else ""
+        raise RequestError(f"explain.{missing[0]} has no meaning for the {backend.name} backend here{how}; take it out")
 
 
 def _structure(backend: Backend, first: Batch, dataset: Dataset) -> Structure:

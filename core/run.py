@@ -15,6 +15,7 @@ from .job import Job, differences
 from .results import Parts, Schema, merge, open_results, stored_identity
 from .results.locks import held
 from .results.parts import discard
+from .stages import OFF, Clock, Stage
 from .standing import opened, standing
 
 if TYPE_CHECKING:
@@ -59,11 +60,13 @@ def run_job(
     force: bool = False,
     argv: Sequence[str] = (),
     began: float | None = None,
+    clock: Clock = OFF,
 ) -> Outcome:
     """Run or resume ``job``; ``load`` is called only where something is to do. A time budget counts from ``began``.
 
     Raises `RequestError` for bad input, `OutputError` where the output is another job's, `StorageError` where the disk
-    gives out, `Stopped` where ``stop`` was set or time is up; whatever happens, finished rows are kept.
+    gives out, `Stopped` where ``stop`` was set or time is up; whatever happens, finished rows are kept. ``clock`` is
+    told where the time goes.
     """
     stop, budget = stop or threading.Event(), Budget(job.explain.time_budget, began)
     dataset = opened(job)
@@ -98,7 +101,7 @@ def run_job(
             raise OutputError(f"{folder} was begun by another version and does not fit; start anew with --force")
         parts.clean()
         try:
-            done = Sweep(replace(plan, schema=parts.schema), backend, parts, watch, stop, budget).run()
+            done = Sweep(replace(plan, schema=parts.schema), backend, parts, watch, stop, budget, clock=clock).run()
         except RequestError:
             if not parts.files():  # a request that fails on its first batch leaves nothing for the next to stumble over
                 parts.remove()
@@ -106,7 +109,8 @@ def run_job(
         # A run that has nothing else to do merges however little time is left, or none ever would.
         if done and budget.over_for_merging(parts.size()):
             raise Stopped(f"all rows are done, {budget}; the same command puts the file together")
-        merge(parts, job.output.path, finished=now())
+        with clock(Stage.MERGE):
+            merge(parts, job.output.path, finished=now())
     return _outcome(job.output.path, was_complete=False)
 
 

@@ -28,6 +28,7 @@ from .results.parts import discard
 from .run import tidy
 from .scheduling import Shard, settle
 from .scheduling.shard import listed
+from .stages import OFF, Clock, Stage
 from .standing import opened, standing
 from .sweep import Watch
 
@@ -128,6 +129,7 @@ def run_shard(
     argv: Sequence[str] = (),
     began: float | None = None,
     environment: Mapping[str, str] = os.environ,
+    clock: Clock = OFF,
 ) -> Done:
     """Run or resume the rows of one shard (``K/N``, ``auto``, ``auto/N``), beside the others.
 
@@ -168,13 +170,14 @@ def run_shard(
                         f"{folder} was begun by another version and does not fit; start anew with --force"
                     )
                 _compare(parts, plan, watch)
-                Sweep(replace(plan, schema=parts.schema), backend, own, watch, stop, budget, among).run()
+                Sweep(replace(plan, schema=parts.schema), backend, own, watch, stop, budget, among, clock).run()
             statuses = statuses_of(parts)
     if gone:
         tidy(output, folder)
         return _complete(output, mine)
     left = int((statuses == Status.TODO).sum())
-    merged = merging and not left and _merge_last(parts, output)
+    with clock(Stage.MERGE):
+        merged = merging and not left and _merge_last(parts, output)
     return Done(output, mine, _counts(statuses[among]), left, was_complete, merged)
 
 

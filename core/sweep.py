@@ -1,14 +1,16 @@
 """The loop: batches are read, explained and committed, reading ahead and writing behind so that the model never waits.
 
-While the model works on a batch, one thread reads the next and another commits the one before. A row counts as done
+While the model works on a batch, other threads read the next ones and one commits the one before. A row counts as done
 when its part is on the disk.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from time import monotonic
 from typing import Any, Protocol
 
@@ -18,13 +20,15 @@ from numpy.typing import NDArray
 from .budget import Budget
 from .data import Batch
 from .errors import CamsweepError, RequestError, Stopped, first_line
+from .pace import Pace
 from .results import Parts, Status
 from .results.schema import MESSAGE_BYTES, Recorded
+from .stages import OFF, Clock, Stage
 
 Columns = dict[str, NDArray[Any]]
 
 MOST_HELD = 256 << 20
-"""Bytes that wait to be committed, at the most."""
+"""Bytes that wait to be committed, or that are read ahead of the next batch, at the most."""
 
 
 class Watch(Protocol):
@@ -71,14 +75,18 @@ def sweep(
     total, watch = int(mine.sum()), work.watch
     watch.start(total - len(todo), total)
     done, late = 0, False
-    with _Writer(parts, watch, commit_every) as writer:
+    with _Writer(parts, work, commit_every) as writer:
         budget.start()
         for rows, batch in _ahead(source, todo, work):
-            writer.put(rows, work(rows, batch))
+            with work.clock(Stage.EXPLAIN):
+                columns = work.paced(rows, batch)
+            writer.put(rows, columns)
             done += len(rows)
             budget.lap()
             if stop.is_set() or (late := budget.over(writer.slowest)):
                 break
+    if work.pace is not None and done:
+        work.pace.end()
     if done < len(todo):
         why = f" ({budget})" if late else ""
         raise Stopped(
@@ -93,9 +101,14 @@ class Work:
     def __init__(self, schema: Recorded, batch_size: int, watch: Watch, too_large: Callable[[BaseException], bool]):
         self.schema: Recorded = schema
         self.batch_size = batch_size
+        self.workers = 1
+        """Threads that read."""
         self.watch = watch
         self.too_large = too_large
         """Whether an error says that a smaller batch may help."""
+        self.clock: Clock = OFF
+        self.pace: Pace | None = None
+        """Set where the batch size is found on the way."""
 
     def columns(self, batch: Batch) -> Columns:
         """The columns of a batch's good samples; all of the schema's, less `samples/message` where nothing was said."""
@@ -112,6 +125,18 @@ class Work:
             for row, message in failures.items():
                 mark(columns, int(np.flatnonzero(rows == row)[0]), status, message)
         self._fill(columns, np.searchsorted(rows, batch.rows), batch)
+        return columns
+
+    def paced(self, rows: NDArray[np.int64], batch: Batch) -> Columns:
+        """The same; where the batch size is still to be found, with a look at the time it takes."""
+        if self.pace is None or self.pace.settled:
+            return self(rows, batch)
+        self.batch_size, began = len(rows), monotonic()
+        columns = self(rows, batch)
+        if self.batch_size < len(rows):
+            self.pace.ran_short(self.batch_size)
+        elif len(batch.rows) == len(rows):
+            self.pace.saw(len(rows), monotonic() - began)
         return columns
 
     def _fill(self, columns: Columns, places: NDArray[np.int64], batch: Batch) -> None:
@@ -153,23 +178,38 @@ def mark(columns: Columns, place: int, status: Status, message: str) -> None:
 
 
 def _ahead(dataset: Source, todo: NDArray[np.int64], work: Work) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-    """Batches of the rows to do, the next one read while this one is worked on."""
-    size = work.batch_size
-    groups = [todo[start : start + size] for start in range(0, len(todo), size)]
-    with ThreadPoolExecutor(1, "camsweep-read") as pool:
-        coming: Future[Batch] | None = pool.submit(dataset.read, groups[0]) if groups else None
-        for i, rows in enumerate(groups):
-            assert coming is not None  # noqa: S101
-            batch = coming.result()
-            coming = pool.submit(dataset.read, groups[i + 1]) if i + 1 < len(groups) else None
+    """Batches of the rows to do, in order; the next ones, one for each worker, are read while this one is worked on.
+
+    Only one where several would not fit into `MOST_HELD`.
+    """
+    groups = _groups(todo, work)
+    workers = work.workers
+    with ThreadPoolExecutor(workers, "camsweep-read") as pool:
+        coming = deque((rows, pool.submit(dataset.read, rows)) for rows in islice(groups, workers))
+        while coming:
+            rows, reading = coming.popleft()
+            with work.clock(Stage.INPUT):
+                batch = reading.result()
+            held = workers if batch.values.nbytes * workers < MOST_HELD else 1
+            for more in islice(groups, max(0, held - len(coming))):
+                coming.append((more, pool.submit(dataset.read, more)))
             yield rows, batch
+
+
+def _groups(todo: NDArray[np.int64], work: Work) -> Iterator[NDArray[np.int64]]:
+    """The rows of each batch, settled when it is asked for."""
+    size, start = work.batch_size, 0
+    while start < len(todo):
+        size = size if work.pace is None else work.pace.next()
+        yield todo[start : start + size]
+        start += size
 
 
 class _Writer:
     """Commits batches in a thread of its own, at most one behind; what goes wrong there is raised here."""
 
-    def __init__(self, parts: Parts[Any], watch: Watch, commit_every: float) -> None:
-        self.parts, self.watch, self.commit_every = parts, watch, commit_every
+    def __init__(self, parts: Parts[Any], work: Work, commit_every: float) -> None:
+        self.parts, self.watch, self.clock, self.commit_every = parts, work.watch, work.clock, commit_every
         self._pool = ThreadPoolExecutor(1, "camsweep-write")
         self._pending: Future[None] | None = None
         self._held: list[tuple[NDArray[np.int64], Columns]] = []
@@ -196,15 +236,17 @@ class _Writer:
 
     def _wait(self) -> None:
         if self._pending is not None:
-            self._pending.result()
+            with self.clock(Stage.WRITER):
+                self._pending.result()
             self._pending = None
 
     def _commit(self, held: Sequence[tuple[NDArray[np.int64], Columns]]) -> None:
         began = monotonic()
-        rows = np.concatenate([rows for rows, _ in held])
-        columns = {path: np.concatenate([each[path] for _, each in held]) for path in held[0][1]}
-        self.parts.commit(rows, columns)
-        self.parts.compact()
+        with self.clock(Stage.COMMIT):
+            rows = np.concatenate([rows for rows, _ in held])
+            columns = {path: np.concatenate([each[path] for _, each in held]) for path in held[0][1]}
+            self.parts.commit(rows, columns)
+            self.parts.compact()
         self.slowest = max(self.slowest, monotonic() - began)
         self.watch.advance(len(rows))
 

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError, SampleError
+from ..stages import OFF, Clock, Stage
 from . import arrays, folder  # noqa: F401  (importing a room registers its readers)
 from .axes import Axis, axes_of
 from .layout import Layout
 from .ranges import doubt
 from .readers import Reader, open_reader
 from .section import DataSection
-from .transforms import Floats, Geometry, Transform, parse_transforms
+from .transforms import Floats, Geometry, Python, Transform, parse_transforms
 
+MOST_WORKERS = 4
 PROBED = 100
 """So many samples may be unreadable before the data as a whole are."""
 
@@ -56,7 +58,11 @@ class Dataset:
         Of the data's contents, from its size and a part of its bytes.
     stored
         The type of the samples as they are stored.
+    clock
+        What measures how long reading and transforming take.
     """
+
+    clock: Clock = OFF
 
     def __init__(self, section: DataSection, reader: Reader, layout: Layout, transforms: Sequence[Transform]) -> None:
         self._reader, self._layout, self._transforms = reader, layout, transforms
@@ -74,6 +80,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def workers(self, cpus: int) -> int:
+        """Threads that are worth their while in reading ahead, of ``cpus``; a user's own code is called by one."""
+        alone = not self._images or any(isinstance(step, Python) for step in self._transforms)
+        return 1 if alone else max(1, min(MOST_WORKERS, cpus))
 
     @property
     def told(self) -> str:
@@ -122,7 +133,9 @@ class Dataset:
         """
         failed: dict[int, str] = {}
         alike: dict[tuple[Any, ...], list[tuple[int, NDArray[Any]]]] = defaultdict(list)
-        for place, stored in enumerate(self._reader.read(rows) if len(rows) else []):
+        with self.clock(Stage.READ):
+            found = self._reader.read(rows) if len(rows) else []
+        for place, stored in enumerate(found):
             if isinstance(stored, SampleError):
                 failed[int(rows[place])] = str(stored)
             elif self._images and stored.dtype != self.stored:
@@ -137,7 +150,10 @@ class Dataset:
         for group in alike.values():
             here = np.array([place for place, _ in group])
             try:
-                values, _ = self._transform(np.stack([stored for _, stored in group]), geometric_only=geometric_only)
+                with self.clock(Stage.READ):
+                    together = np.stack([stored for _, stored in group])  # of a mapped file, here it is read
+                with self.clock(Stage.TRANSFORM):
+                    values, _ = self._transform(together, geometric_only=geometric_only)
                 self._check(values.shape[1:])
             except RequestError as error:
                 failed.update({int(row): str(error) for row in rows[here]})

@@ -140,7 +140,7 @@ def _working(
     kept = {path: values for path, values in there.columns().items() if "/" in path} if there else {}
 
     def made(model: Model | None, too_large: Callable[[BaseException], bool]) -> Evaluator:
-        size = job.explain.batch_size
+        size = job.explain.block
         return Evaluator(schema, results, asked, kept, evaluation.truth, model, size, watch, too_large)
 
     if not evaluation.needs_model(asked):
@@ -229,6 +229,6 @@ def _provenance(
         data_fingerprint=told["data_fingerprint"],
         device=job.explain.device,
         seed=evaluation.request.seed,
-        batch_size=job.explain.batch_size,
+        batch_size=job.explain.block,
         started=now(),
     )

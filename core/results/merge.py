@@ -17,6 +17,7 @@ from ..errors import StorageError
 from ..scheduling.shard import ranges
 from . import durable
 from .metrics import MetricsSchema
+from .packing import Packing
 from .parts import ROW, Parts, gather
 from .reader import FORMAT, verify
 from .schema import CHECKSUM, MapInfo, Recorded, Schema
@@ -44,7 +45,8 @@ def merge(parts: Parts[Any], output: Path, *, finished: str, keep: bool = False,
 
     _room(parts, output)
     with durable.hdf5(output, check) as file:
-        gather(parts.files(), np.arange(len(schema)), (*schema.columns, CHECKSUM), file)
+        packing = Packing.parse(schema.compression)
+        gather(parts.files(), np.arange(len(schema)), (*schema.columns, CHECKSUM), file, packing)
         _leave_blank(file, schema, missing)
         schema.describe(file, finished) if isinstance(schema, MetricsSchema) else describe(file, schema, finished)
     if not keep:

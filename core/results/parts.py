@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..errors import OutputError, StorageError
 from . import durable
 from .locks import held
+from .packing import Packing
 from .schema import CHECKSUM, Column, Recorded, Schema
 
 ROW = Column("row", "int64")
@@ -41,6 +42,7 @@ class Parts(Generic[Kind]):
         self.folder = folder
         self.schema = schema
         self.home = home or folder
+        self._packing = Packing.parse(schema.compression)
 
     @staticmethod
     def folder_of(output: Path) -> Path:
@@ -146,8 +148,12 @@ class Parts(Generic[Kind]):
         contents = {ROW.path: rows, **columns, CHECKSUM.path: self.schema.checksums(columns)}
         with h5py.File("part", "w", driver="core", backing_store=False) as file:
             for column in (ROW, *self.schema.columns, CHECKSUM):
-                dataset = create(file, column, len(rows), compress=column.direct)
-                dataset[...] = contents[column.path].astype(dataset.dtype)
+                values = contents[column.path]
+                if not column.direct:
+                    file.create_dataset(column.path, data=values.astype(_stored(column)), dtype=_stored(column))
+                    continue
+                dataset = create(file, column, len(rows), self._packing)
+                self._packing.write(dataset, values.astype(dataset.dtype, copy=False))
             file.flush()
             image = file.id.get_file_image()
         durable.write(self.home / f"{_name(rows)}.h5", durable.sealed(image))
@@ -159,8 +165,8 @@ class Parts(Generic[Kind]):
             return
         rows = np.unique(np.concatenate([_rows(path) for path in small]))
         with durable.hdf5(self.home / f"{_name(rows)}+{len(rows)}.h5", durable.seal) as file:
-            gather(small, rows, (*self.schema.columns, CHECKSUM), file)
-            create(file, ROW, len(rows))[...] = rows
+            gather(small, rows, (*self.schema.columns, CHECKSUM), file, self._packing)
+            create(file, ROW, len(rows), self._packing)[...] = rows
         for path in small:
             _unlink(path)
 
@@ -189,24 +195,28 @@ def discard(folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def create(file: h5py.File, column: Column, rows: int, *, compress: bool = True) -> h5py.Dataset:
-    """An empty dataset for a column: gzip opens everywhere, fletcher32 notices a flipped bit."""
-    kind = np.dtype(column.dtype)
-    dtype: Any = h5py.string_dtype("utf-8", kind.itemsize) if kind.kind == "S" else kind
-    filters: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
-    layout = {"chunks": column.chunks(rows), **filters} if compress and rows else {}
-    dataset: h5py.Dataset = file.create_dataset(column.path, (rows, *column.shape), dtype, **layout)
+def create(file: h5py.File, column: Column, rows: int, packing: Packing) -> h5py.Dataset:
+    """An empty dataset for a column."""
+    layout = {"chunks": column.chunks(rows), **packing.filters} if rows else {}
+    dataset: h5py.Dataset = file.create_dataset(column.path, (rows, *column.shape), _stored(column), **layout)
     return dataset
 
 
-def gather(parts: Sequence[Path], rows: NDArray[np.int64], columns: Sequence[Column], file: h5py.File) -> None:
+def _stored(column: Column) -> Any:
+    kind = np.dtype(column.dtype)
+    return h5py.string_dtype("utf-8", kind.itemsize) if kind.kind == "S" else kind
+
+
+def gather(
+    parts: Sequence[Path], rows: NDArray[np.int64], columns: Sequence[Column], file: h5py.File, packing: Packing
+) -> None:
     """Copy ``rows`` of the parts into ``file``, in that order; of two parts with a row the later one counts.
 
     Chunks of large rows are copied compressed, as they are (25 times faster than unpacking them).
     """
     place = {int(row): i for i, row in enumerate(rows)}
     owner = {int(row): path for path in parts for row in _rows(path)}
-    targets = [create(file, column, len(rows)) for column in columns]
+    targets = [create(file, column, len(rows), packing) for column in columns]
     for path in parts:
         with durable.reading(path) as part:
             here = part[ROW.path][:]

@@ -149,6 +149,8 @@ class Recorded:
 
     ids: list[str]
     provenance: Provenance
+    compression: str = "auto"
+    """See `packing.Packing`."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -207,6 +209,7 @@ class Schema(Recorded):
     """Operators of the model that have no rule of relevance, and how often they run, where relevance was asked for."""
     data: dict[str, Any] = field(default_factory=dict)
     """The job's data section, paths absolute: where the inputs came from."""
+    compression: str = "auto"
     shards: int | None = None
     """Into how many shards the run is split, None where it is not; of no account once it is finished."""
 

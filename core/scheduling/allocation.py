@@ -32,10 +32,12 @@ def cpus(environment: Mapping[str, str], *, quota: Path = Path("/sys/fs/cgroup/c
     return min(known)
 
 
-def settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """What is to be set before a framework is imported; nothing that the user has set."""
+def settings(environment: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
+    """What is to be set before a framework is imported; ``threads``, or else nothing that the user has set."""
     found = {}
-    if not any(name in environment for name in THREADS) and (count := cpus(environment)) < (os.cpu_count() or 1):
+    if threads is not None:
+        found = dict.fromkeys(THREADS, str(threads))
+    elif not any(name in environment for name in THREADS) and (count := cpus(environment)) < (os.cpu_count() or 1):
         found = dict.fromkeys(THREADS, str(count))
     rank = next((int(text) for name in LOCAL_RANKS if (text := environment.get(name, "")).isdigit()), None)
     visible = environment.get("CUDA_VISIBLE_DEVICES")

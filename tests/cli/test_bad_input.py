@@ -175,7 +175,7 @@ ROWS = [
         text("job.toml", 'data = "signals.npz"'), "explain job.toml --layout NCT",
     ),
     Row("negative batch size", r"explain\.batch_size: -4 given; .*greater", replaced("= 4", "= -4")),
-    Row("batch size in words", r"Invalid value for '--batch-size' / '-b': .*integer.*\. `camsweep COMMAND --help`", words="explain job.toml -b four"),
+    Row("batch size in words", r"explain\.batch_size: '.*' given; .*whole number greater than 0, or auto", words="explain job.toml -b four"),
     Row("unknown dtype", r"output\.dtype: 'float8' given; .*'float16'", words="explain job.toml --dtype float8"),
     Row("unknown resolution", r"output\.resolution: 'high' given; .*'layer'", words="explain job.toml --resolution high"),
     Row("unknown option", r"--bacth-size", words="explain job.toml --bacth-size 4"),

@@ -43,6 +43,18 @@ def read(path, name):
 # explain
 
 
+def test_the_profile_is_printed(bench, call):
+    answer = call("explain", "job.toml", "--profile", cwd=bench)
+    lines = answer.out.splitlines()
+    assert lines[1].split() == ["stage", "seconds", "share"]
+    assert lines[-1].startswith("outside the model: ")
+    answer = call("explain", "job.toml", "--profile", "--json", "--force", cwd=bench)
+    told = answer.json["profile"]
+    assert set(told) == {"wall", "stages", "rest", "outside_model"}
+    assert told["stages"]["forward and explain"] > 0
+    assert "profile" not in call("explain", "job.toml", "--json", cwd=bench).json
+
+
 def test_explain_computes_what_plain_torch_does(bench, call, net, signals):
     answer = call(
         "explain", "job.toml", "--json",

@@ -11,6 +11,7 @@ from camsweep.core.errors import RequestError, Stopped
 from camsweep.core.job import Job
 from camsweep.core.results import Parts, Status, open_results
 from camsweep.core.run import run_job
+from camsweep.core.stages import OFF
 
 from ..support import SHAPES, Net, inputs
 
@@ -31,7 +32,7 @@ class Watch:
         self.notes.append(message)
 
 
-def run(folder, module, x, *, name="run.h5", stop=None, watch=None, force=False, labels=None, **sections):
+def run(folder, module, x, *, name="run.h5", stop=None, watch=None, force=False, labels=None, clock=OFF, **sections):
     """Explain ``x`` with ``module`` and open the results."""
     arrays = {"x": x} if labels is None else {"x": x, "y": labels}
     if not (folder / "x.npz").exists():
@@ -62,7 +63,7 @@ def run(folder, module, x, *, name="run.h5", stop=None, watch=None, force=False,
     def load(job):
         return TorchBackend(module, device=torch.device("cpu"), dtype=job.output.compute_dtype)
 
-    run_job(job, load, watch=watch or Watch(), stop=stop, force=force)
+    run_job(job, load, watch=watch or Watch(), stop=stop, force=force, clock=clock)
     return open_results(folder / name)
 
 

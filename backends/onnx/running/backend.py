@@ -43,6 +43,7 @@ class RunningBackend:
 
     name = "onnx"
     answers = frozenset("ADSRCxyoTtfY")
+    switches = frozenset[str]()
 
     def __init__(
         self,
