@@ -289,10 +289,6 @@ def case_keras(bench: Bench) -> None:
                 XPLIQUE: Elsewhere.start(f"{here}by_xplique", tensorflow, name=name, keys=keys, **common),
             }
             versus(bench, f"{method}, Keras, 64 x 64, samples: 8", parties, lambda times, name: "")
-            for each in parties.values():
-                if isinstance(each, Elsewhere):
-                    each.process.kill()
-                    each.process.wait()
 
 
 CASES = {

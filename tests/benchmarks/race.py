@@ -150,6 +150,8 @@ class Bench:
         self.quick, self.threads, self.out, self.clock = options.quick, options.threads, options.out, options.clock
         self.turns = options.turns or (3 if options.quick else 5)
         self.rows: list[Row] = []
+        self.stack = contextlib.ExitStack()
+        """What a case opens for all of its turns."""
         self.asked = getattr(options, "cases", None) or list(self.cases)
         if unknown := set(self.asked) - set(self.cases):
             parser.error(f"no case {', '.join(unknown)}: {' '.join(self.cases)}")
@@ -163,7 +165,7 @@ class Bench:
         for name in self.asked:
             began = perf_counter()
             print(f"{name}: {(self.cases[name].__doc__ or '').strip()}", flush=True)
-            with contextlib.ExitStack() as self.stack:  # what a case opens, and all of its turns use
+            with self.stack:
                 self.cases[name](self)
             print(f"  ({perf_counter() - began:.0f} s)", flush=True)
         self.close()
@@ -177,6 +179,9 @@ class Bench:
 
     def race(self, case: str, parties: Mapping[str, Run | Missing], turns: int | None = None) -> Times:
         """`take_turns`, and a row for each that is out."""
+        for each in parties.values():
+            if isinstance(each, Elsewhere):
+                self.stack.callback(each.close)
         times = take_turns(parties, turns or self.turns, self.clock)
         for name, why in times.out.items():
             self.add(case, name, note=why)
@@ -249,6 +254,7 @@ class Elsewhere:
         line = self.process.stdout.readline()
         answer = json.loads(line) if line else {"fault": "its process ended"}
         if "fault" in answer:
+            self.close()
             raise Missing(answer["fault"])
         self.processor: float = answer["processor"]
         return answer["given"]
@@ -258,6 +264,14 @@ class Elsewhere:
         self.process.stdin.write("turn\n")
         self.process.stdin.flush()
         return self._heard()
+
+    def close(self) -> None:
+        """End its process."""
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+        self.process.kill()
+        self.process.wait()
 
     @classmethod
     def start(cls, make: str, environment: Mapping[str, str] | None = None, **given: Any) -> Elsewhere | Missing:
