@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # Ours first: a range for torch would pull gigabytes of GPU packages.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-slurm test-full bench check format clean
+.PHONY: help demo test test-slurm test-full bench bench-peers bench-quick check format clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,16 +43,25 @@ test-slurm: $(VENV)/.test ## An array job on a real Slurm, brought up here; as r
 test-full: $(VENV)/.test ## Slow and randomised sweeps too
 	$(PYTEST)
 
-bench: $(VENV)/.test ## Measure: overhead over the bare forward, start-up, and the peers that are installed
-	$(BIN)/python tests/benchmarks/overhead.py
-	$(BIN)/python tests/benchmarks/startup.py
-	$(BIN)/python tests/benchmarks/loading.py
-	$(BIN)/python tests/benchmarks/peers.py
-	$(BIN)/python tests/benchmarks/paths.py
-	$(BIN)/python tests/benchmarks/relevance.py
-	$(BIN)/python tests/benchmarks/pictures.py
-	$(BIN)/python tests/benchmarks/metrics.py
-	$(BIN)/python tests/benchmarks/durability.py
+# Into a folder of their own, without what they ask for: a torch with GPUs, a torchvision, an older NumPy and TensorFlow.
+# What they import beside the project's own packages is named; what they import for other purposes is stood in for.
+PEERS := grad-cam==1.5.7 captum==0.9.0 torchcam==0.5.0 signal_grad_cam==2.2.0 tf-keras-vis==0.8.7 zennit==0.5.1 \
+	quantus==0.6.0 xplique==2.0.2 cross-domain-saliency-maps==0.0.8
+BESIDE := 'opencv-python-headless<5' ttach tqdm imageio cachetools deprecated scikit-image lazy-loader \
+	tensorflow-probability decorator dm-tree
+BENCH = $(BIN)/python tests/benchmarks/table.py --run
+
+$(VENV)/.peers: $(VENV)/.test Makefile
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/peers $(PEERS) $(BESIDE)
+	@touch $@
+
+bench-peers: $(VENV)/.peers ## Install what bench races against, beside the project's environment
+
+bench: $(VENV)/.test ## Measure all, and write the table into docs/speed.md (half an hour)
+	$(BENCH) $(BENCH_OPTIONS)
+
+bench-quick: $(VENV)/.test ## Measure all with less of everything, and print the table
+	$(BENCH) --quick $(BENCH_OPTIONS)
 
 check: $(VENV)/.test ## Lint, format and types
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """What durability costs: milliseconds for a commit and its share of a run, and how fast parts are put together.
 
-python tests/benchmarks/durability.py [--folder DIR]
+TMPDIR=DIR python tests/benchmarks/durability.py [--quick]
 
 Batches of 8 maps of 224 x 224 float32, one target, on the disk of DIR. A commit is: compress, seal, write, fsync, rename,
 fsync of the folder. "price" is what the same bytes cost over a plain write without fsync, which is what safety adds.
@@ -8,9 +8,6 @@ fsync of the folder. "price" is what the same bytes cost over a plain write with
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 import tempfile
 import zlib
@@ -21,9 +18,10 @@ import numpy as np
 
 from camsweep.core.results import Parts, durable, merge
 from camsweep.core.results.reader import verify
+from camsweep.tests.benchmarks.race import Bench
 from camsweep.tests.results.synthetic import info, schema
 
-BATCH, BATCHES, SIZE = 8, 150, 224
+BATCH, SIZE = 8, 224
 EXPLAINED = 80.0
 """Milliseconds that a model takes for a batch at the least, for the share of a run."""
 
@@ -38,8 +36,8 @@ def plain(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def measured(folder: Path) -> dict[str, float]:
-    which = schema(BATCH * BATCHES, shape=(3, SIZE, SIZE), maps=[info(shape=(SIZE, SIZE))], targets=["predicted"])
+def measured(folder: Path, batches: int) -> dict[str, float]:
+    which = schema(BATCH * batches, shape=(3, SIZE, SIZE), maps=[info(shape=(SIZE, SIZE))], targets=["predicted"])
     rng = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(rng.normal(size=(BATCH, 1, SIZE, SIZE)), 2), 3).astype(np.float32)  # as maps are
     columns = which.blank(BATCH)
@@ -47,7 +45,7 @@ def measured(folder: Path) -> dict[str, float]:
     output = folder / "run.h5"
     Parts.folder_of(output).mkdir()
     parts = Parts.create(Parts.folder_of(output), which)
-    commits = [seconds(parts.commit, np.arange(i, i + BATCH), columns) for i in range(0, BATCH * BATCHES, BATCH)]
+    commits = [seconds(parts.commit, np.arange(i, i + BATCH), columns) for i in range(0, BATCH * batches, BATCH)]
     image = parts.files()[0].read_bytes()
     durably = [seconds(durable.write, folder / "x", image) for _ in range(60)]
     buffered = [seconds(plain, folder / "x", image) for _ in range(60)]
@@ -77,9 +75,13 @@ def measured(folder: Path) -> dict[str, float]:
     }
 
 
+def case_commits(bench: Bench) -> None:
+    """Where temporary files go."""
+    with tempfile.TemporaryDirectory(prefix="camsweep-durability-") as made:
+        for what, value in measured(Path(made), 30 if bench.quick else 150).items():
+            name, _, unit = what.rpartition(", ")
+            bench.add(f"commits of {BATCH} maps of {SIZE} x {SIZE}", name or what, value, unit=unit if name else "MB/s")
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with tempfile.TemporaryDirectory(prefix="camsweep-durability-", dir=parser.parse_args().folder) as made:
-        print(json.dumps({key: round(value, 2) for key, value in measured(Path(made)).items()}, indent=2))
+    Bench("durability", __doc__ or "", {"commits": case_commits}).run()

@@ -5,13 +5,14 @@ python tests/benchmarks/loading.py            (median of three whole processes e
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from camsweep.tests.benchmarks.race import Bench
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_data"
 INSPECT = "import sys; from camsweep.cli.app import main; sys.argv[1:] = ['inspect', '--json', *{!r}]; main()"
@@ -38,8 +39,8 @@ def measured(code: str) -> dict[str, float]:
     return {"cpu_s": round(statistics.median(seconds), 2), "peak_MiB": round(statistics.median(peak))}
 
 
-def main() -> None:
-    """Print the table as JSON."""
+def case_kinds(bench: Bench) -> None:
+    """Each kind of model, and the import that it needs."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-c", MAKE.format(samples=SAMPLES, folder=folder)], check=True,
                        capture_output=True)  # fmt: skip
@@ -58,9 +59,10 @@ def main() -> None:
             "saved model": [f"{folder}/saved", "--shape", "3,500"],
             "saved model, native": [f"{folder}/saved", "--shape", "3,500", "--native"],
         }
-        found = {name: measured(c if isinstance(c, str) else INSPECT.format(c)) for name, c in cases.items()}
-    print(json.dumps(found, indent=2))
+        for name, asked in cases.items():
+            found = measured(asked if isinstance(asked, str) else INSPECT.format(asked))
+            bench.add("loading", name, found["cpu_s"], unit="s", note=f"{found['peak_MiB']} MiB")
 
 
 if __name__ == "__main__":
-    main()
+    Bench("loading", __doc__ or "", {"kinds": case_kinds}).run()

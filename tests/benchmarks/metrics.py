@@ -1,35 +1,26 @@
 """Metrics against the peers': deletion against Quantus' pixel flipping, ROAD against pytorch-grad-cam's, in one process.
 
-    python tests/benchmarks/metrics.py [deletion] [defaults] [road] [imputation] [--threads 1] [--repeats 5]
+    python tests/benchmarks/metrics.py [deletion] [defaults] [road] [imputation] [--quick]
 
-The parties of a row take turns on the same net, inputs, maps and batches of forwards, on maps without ties; the factor is
-the median of the peer's time over ours, with the smallest and the largest of the turns. ``forwards`` is the share of our
-time that the bare forwards of our changed inputs take. For deletion the peer runs as many, so what is left to be gained
-is what the peer does beside them; for ROAD it runs twice as many, the untouched inputs again for each share. The numbers
-are compared as well. A peer that is not installed is left out:
-
-    pip install --no-deps quantus==0.6.0 grad-cam==1.5.7 cachetools tqdm
+The parties of a row have the same net, inputs, maps and batches of forwards, on maps without ties. The bare forwards are
+those of our changed inputs. For deletion the peer runs as many, so what is left to be gained is what the peer does beside
+them; for ROAD it runs twice as many, the untouched inputs again for each share. The numbers are compared as well.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import statistics
-import sys
-from collections.abc import Callable
-from time import process_time
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from camsweep.core.errors import CamsweepError
 from camsweep.core.metrics import Case, Curve, parse_metric, scores
 from camsweep.core.metrics.imputation import impute
 from camsweep.tests.benchmarks.peers import PGC, QUANTUS, peer
+from camsweep.tests.benchmarks.race import OURS, Bench, Missing, Run
 from camsweep.tests.benchmarks.relevance import SIZES, batch
 
 ROWS = {"1-D": 64, "resnet-20": 16, "resnet-18": 2}
@@ -38,8 +29,6 @@ STEPS = 24
 """Of a curve; Quantus counts values, so at every third step of three channels it has whole places, as ours."""
 PERCENT = (25, 50, 75)
 """Which are whole places of these pictures: elsewhere a quantile and a rounded count are one place apart."""
-
-Run = Callable[[], Any]
 
 
 class Subject:
@@ -84,31 +73,28 @@ def apart(mine: np.ndarray, theirs: np.ndarray) -> float:
     return np.abs(mine - theirs).max() / np.abs(theirs).max()
 
 
-def race(parties: dict[str, Run], repeats: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of the processor for each party's turns, after one to warm up, and what each gave."""
-    given = {name: run() for name, run in parties.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in parties}
-    for _ in range(repeats):
-        for name, run in parties.items():
-            began = process_time()
-            run()
-            seconds[name].append(process_time() - began)
-    return seconds, given
+def row(
+    bench: Bench, label: str, peer: str, mine: Run, theirs: Run, bare: Run | None = None, off: float | None = None
+) -> None:
+    """The peer's time over ours, and ours over the bare forwards'; ``off`` where what ran is not what is compared."""
+    parties = {OURS: mine, peer: theirs, **({"bare forwards": bare} if bare else {})}
+    times = bench.race(label, parties)
+    apart_by = apart(times.given[OURS], times.given[peer]) if off is None else off
+    bench.against(label, times, notes={peer: f"off by <= {apart_by:.0e}"})
 
 
-def row(label: str, seconds: dict[str, list[float]], off: float) -> None:
-    """``seconds`` of ours, then the peer's, then, if there is, the bare forwards'."""
-    (mine, theirs, *bare), names = list(seconds.values()), list(seconds)
-    ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
-    share = [f"forwards {statistics.median(b / a for a, b in zip(mine, each, strict=True)):.0%}" for each in bare]
-    print(f"  {label:<26}{statistics.median(mine):9.4f} s  {names[1]} {statistics.median(theirs):9.4f} s"
-          f"  {statistics.median(ratios):6.2f}x ({min(ratios):.2f} .. {max(ratios):.2f})"
-          f"  {', '.join([*share, f'off by <= {off:.1e}'])}", flush=True)  # fmt: skip
+def package(bench: Bench, name: str, *unused: str) -> Any:
+    """A peer's, or None and a row that says why."""
+    try:
+        return peer(name, *unused)
+    except Missing as why:
+        bench.add("metrics", name, note=str(why))
+        return None
 
 
-def case_deletion(repeats: int) -> None:
+def case_deletion(bench: Bench) -> None:
     """Deletion and pixel flipping, as many steps of as many values, 0 in their place; the curves where they meet."""
-    if not (quantus := peer(QUANTUS)):
+    if not (quantus := package(bench, QUANTUS)):
         return
     for name in ROWS:
         of = Subject(name)
@@ -123,21 +109,18 @@ def case_deletion(repeats: int) -> None:
             with contextlib.redirect_stderr(io.StringIO()):  # progress bars
                 return np.array(flip(of.net, x, y, a_batch=maps, **keys))
 
-        seconds, given = race(
-            {
-                "camsweep": lambda of=of: of.heights(f"deletion:steps={STEPS}")[:, 1:],
-                "Quantus": theirs,
-                "bare": lambda of=of: of.forwards(STEPS),
-            },
-            repeats,
-        )
         whole = np.s_[:, len(x[0]) - 1 :: len(x[0])]
-        row(f"{name}, {len(x)} x {STEPS}", seconds, apart(given["camsweep"][whole], given["Quantus"][whole]))
+        row(
+            bench, f"deletion, {name}, {len(x)} x {STEPS}", QUANTUS,
+            lambda of=of: of.heights(f"deletion:steps={STEPS}")[:, 1:],
+            lambda theirs=theirs, whole=whole: theirs()[whole],
+            lambda of=of: of.forwards(STEPS),
+        )  # fmt: skip
 
 
-def case_defaults(repeats: int) -> None:
+def case_defaults(bench: Bench) -> None:
     """The same area by each one's own defaults: 20 steps over places here, a forward for every value in Quantus."""
-    if not (quantus := peer(QUANTUS)):
+    if not (quantus := package(bench, QUANTUS)):
         return
     of = Subject("1-D")
     x, y = of.x.numpy(), of.classes.numpy()
@@ -157,13 +140,12 @@ def case_defaults(repeats: int) -> None:
         heights = of.heights("deletion")
         return np.trapezoid(heights, dx=1 / (heights.shape[1] - 1), axis=1)
 
-    seconds, given = race({"camsweep": mine, "Quantus": theirs, "bare": lambda: of.forwards(20)}, repeats)
-    row(f"1-D, {len(x)} x 20, {x[0].size}", seconds, apart(given["camsweep"], given["Quantus"]))
+    row(bench, f"deletion by defaults, 1-D, {len(x)} x 20, {x[0].size}", QUANTUS, mine, theirs, lambda: of.forwards(20))
 
 
-def case_road(repeats: int) -> None:
+def case_road(bench: Bench) -> None:
     """ROAD at three shares, in both orders, with the noise of 0.01; without it the scores are compared."""
-    if not (cam := peer(PGC, "cv2", "ttach")):
+    if not (cam := package(bench, PGC, "cv2", "ttach")):
         return
     road, percent = cam.metrics.road, ".".join(map(str, PERCENT))
     for name in ("resnet-20", "resnet-18"):
@@ -175,15 +157,12 @@ def case_road(repeats: int) -> None:
             return road.ROADCombined(list(PERCENT))(of.x, maps, targets, of.net)
 
         ours = f"road-confidence:percent={percent}"
-        parties = {
-            "camsweep": lambda of=of, ours=ours: of.heights(ours).mean(1),
-            "pytorch-grad-cam": theirs,
-            "bare": lambda of=of: of.forwards(2 * len(PERCENT)),
-        }
-        seconds, _ = race(parties, repeats)
         with quiet(road):
             off = apart(of.heights(f"{ours},noise=0").mean(1), theirs())
-        row(f"{name}, {len(of.x)} x {2 * len(PERCENT)}", seconds, off)
+        row(
+            bench, f"ROAD, {name}, {len(of.x)} x {2 * len(PERCENT)}", PGC, lambda of=of, ours=ours: of.heights(ours).mean(1),
+            theirs, lambda of=of: of.forwards(2 * len(PERCENT)), off,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -197,44 +176,23 @@ def quiet(road: Any) -> Any:
         road.NoisyLinearImputer.__init__.__defaults__ = defaults
 
 
-def case_imputation(repeats: int) -> None:
+def case_imputation(bench: Bench) -> None:
     """Half the places of a picture from the other half, without noise."""
-    if not (cam := peer(PGC, "cv2", "ttach")):
+    if not (cam := package(bench, PGC, "cv2", "ttach")):
         return
     solve = cam.metrics.road.NoisyLinearImputer(noise=0)
     for size, rows in ((32, 16), (224, 1)):
         rng = np.random.default_rng(0)
         x = torch.from_numpy(rng.normal(size=(rows, 3, size, size)).astype(np.float32))
         gone = torch.from_numpy(rng.random((rows, size, size)) < 0.5)
-        parties = {
-            "camsweep": lambda x=x, gone=gone: impute(x.double(), gone).numpy(),
-            "pytorch-grad-cam": lambda x=x, gone=gone: np.stack(
-                [solve(*each).numpy() for each in zip(x, (~gone).float(), strict=True)]
-            ),
-        }
-        seconds, given = race(parties, repeats)
-        row(f"{rows} x 3 x {size} x {size}", seconds, apart(*given.values()))
+        row(
+            bench, f"imputation, {rows} x 3 x {size} x {size}", PGC,
+            lambda x=x, gone=gone: impute(x.double(), gone).numpy(),
+            lambda x=x, gone=gone: np.stack([solve(*each).numpy() for each in zip(x, (~gone).float(), strict=True)]),
+        )  # fmt: skip
 
 
 CASES = {each.__name__[5:]: each for each in (case_deletion, case_defaults, case_road, case_imputation)}
 
-
-def main() -> None:
-    """Print a row for each net."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, "all"], default="all")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{options.threads} threads, torch {torch.__version__}, medians of {options.repeats} turns")
-    for name in CASES if "all" in options.cases else options.cases:
-        print(f"{name}: {CASES[name].__doc__}")
-        CASES[name](options.repeats)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except CamsweepError as error:
-        sys.exit(f"error: {error}")
+    Bench("metrics", __doc__ or "", CASES).run()

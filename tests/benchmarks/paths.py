@@ -1,29 +1,20 @@
 """Integrated gradients in several domains: what more domains cost, and the same asked of two peers, in this one process.
 
-    python tests/benchmarks/paths.py [domains] [crossdomain] [captum] [--threads 2]
+    python tests/benchmarks/paths.py [domains] [crossdomain] [captum] [--quick]
 
-The parties of a case take turns, and the best of each one's turns counts. Each has its own copy of the net (random
-weights) and starts from the same batch in memory; ours keeps its session open, as a run does from batch to batch, and
-begins with the batch's own forward. A bare loop is the least that a path can cost: for each point of it one forward and
-the gradient at the input, nothing else. Factors are the party's time over ours.
-
-A peer that is not installed is left out. Both fit beside camsweep in one environment:
-
-    pip install --no-deps cross-domain-saliency-maps==0.0.8 captum==0.9.0 tqdm
+Each party has its own copy of the net (random weights) and starts from the same batch in memory; ours keeps its session
+open, as a run does from batch to batch, and begins with the batch's own forward. A bare loop is the least that a path can
+cost: for each point of it one forward and the gradient at the input, nothing else.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib
 import io
 import itertools
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -32,20 +23,14 @@ from torch import Tensor, nn
 
 from camsweep.core.checks import settle_domains
 from camsweep.core.domains import Space
-from camsweep.core.errors import CamsweepError
 from camsweep.core.methods import parse_expression
 from camsweep.core.trace import Trace
-from camsweep.tests.benchmarks.peers import Run, race
+from camsweep.tests.benchmarks.inmemory import packages
+from camsweep.tests.benchmarks.peers import CAPTUM, CROSS
+from camsweep.tests.benchmarks.race import OURS, Bench, Missing, Run
 from camsweep.tests.support import AXES, CONV, traced
 
-CROSS, CAPTUM = "cross-domain-saliency-maps", "captum"
-PEERS = {
-    CROSS: ("cross_domain_saliency_maps.torch_ig.cross_domain_integrated_gradients", f"{CROSS}==0.0.8 tqdm"),
-    CAPTUM: ("captum.attr", "captum==0.9.0 tqdm"),
-}
-"""Module, and what to install."""
-
-OURS, BARE = "camsweep", "bare loop: forward + input gradient"
+BARE = "bare loop: forward + input gradient"
 NETS = {"small": (32, 64, 64), "large": (64, 128, 256, 256)}
 """Channels of the convolutions behind the input's."""
 TARGET, STEPS, CHUNK = 1, 100, 32
@@ -90,16 +75,6 @@ def net(rank: int, dtype: str = "float32", **kind: Any) -> nn.Module:
     return PathNet(rank, **kind).eval().to(getattr(torch, dtype))
 
 
-def peer(name: str) -> Any:
-    """The package, or None and a line that says how to install it."""
-    module, install = PEERS[name]
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        print(f"  {name} left out ({error}): pip install --no-deps {install}")
-        return None
-
-
 def batch(count: int, rank: int = 1) -> np.ndarray:
     shape = {1: (12, 512), 2: (3, 32, 32)}[rank]
     return np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
@@ -109,33 +84,22 @@ def ig(domain: str = "", *, steps: int = STEPS, rule: str = "gauss") -> str:
     return f"ig:steps={steps},rule={rule}{',' if domain else ''}{domain}"
 
 
-def ready(methods: Sequence[str]) -> bool:
-    """Whether all can be asked for, and a line where they cannot."""
-    try:
-        for text in methods:
-            parse_expression(text)
-    except CamsweepError as error:
-        print(f"  camsweep left out: {error}")
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def camsweep(module: nn.Module, x: np.ndarray, methods: Sequence[str], dtype: str = "float32") -> Iterator[Run]:
+def turn(bench: Bench, module: nn.Module, x: np.ndarray, methods: Sequence[str], dtype: str = "float32") -> Run:
     """What asks a new trace of ``x`` for all maps and their residuals, from a session that stays open."""
     parsed = [parse_expression(text) for text in methods]
     letters = frozenset().union(*(each.asks for each in parsed))
     domains = settle_domains(parsed, Space(x.shape[1], x.shape[2:], AXES[x.ndim - 2]))
-    with traced(module, x, letters, [], TARGET, dtype, chunk=CHUNK, domains=domains) as (first, target):
+    opened = traced(module, x, letters, [], TARGET, dtype, chunk=CHUNK, domains=domains)
+    first, target = bench.stack.enter_context(opened)
 
-        def run() -> list[Tensor]:
-            trace = Trace(first.session, first.session.tensor(x), lambda _: [target], first.around)
-            maps = [trace.map(each, target, (), x.shape[2:]) for each in parsed]
-            for each, found in zip(parsed, maps, strict=True):
-                trace.residual(each, target, found)
-            return maps
+    def run() -> list[Tensor]:
+        trace = Trace(first.session, first.session.tensor(x), lambda _: [target], first.around)
+        maps = [trace.map(each, target, (), x.shape[2:]) for each in parsed]
+        for each, found in zip(parsed, maps, strict=True):
+            trace.residual(each, target, found)
+        return maps
 
-        yield run
+    return run
 
 
 def bare(module: nn.Module, x: Tensor, steps: int, chunk: int = CHUNK) -> None:
@@ -165,59 +129,45 @@ def captum_ig(package: Any, module: nn.Module, x: Tensor, steps: int, rule: str,
     return found.detach()
 
 
-def line(party: str, seconds: float, factor: float | None = None, goal: str = "") -> None:
-    """``goal``: ``>= 10`` or ``<= 1.15``, what the factor should be."""
-    told = "" if factor is None else f"{factor:8.2f}x"
-    sign, _, limit = goal.partition(" ")
-    met = goal and (factor >= float(limit) if sign == ">=" else factor <= float(limit))
-    wanted = f"{'ok' if met else 'MISSED'} ({goal}x)" if goal else ""
-    print(f"    {party:<44}{seconds:10.4f} s{told:>10}  {wanted}".rstrip(), flush=True)
-
-
-def table(seconds: dict[str, float], judged: str, goal: str) -> None:
-    """A row for each party, its factor over ours where we are one; the goal is for those whose name begins so."""
-    mine = seconds.get(OURS)
-    for party, time in seconds.items():
-        line(party, time, time / mine if mine else None, goal if mine and party.startswith(judged) else "")
-
-
-def case_domains() -> None:
+def case_domains(bench: Bench) -> None:
     """Integrated gradients in time, frequency, time-frequency and wavelets, from one trace, over time alone."""
-    if not ready(methods := [ig(each) for each in FOUR]):
-        return
-    for name, count, turns in (("small", 1, 15), ("small", 16, 3), ("large", 1, 5)):
+    methods, four, each_own = [ig(each) for each in FOUR], "camsweep, ig in four domains", "camsweep, a call each"
+    for name, count in (("small", 1), ("small", 16), ("large", 1))[: 2 if bench.quick else 3]:
         x, widths = batch(count), NETS[name]
-        with (
-            camsweep(net(1, widths=widths), x, methods[:1]) as one,
-            camsweep(net(1, widths=widths), x, methods) as four,
-        ):
-            loop = partial(bare, net(1, widths=widths), torch.from_numpy(x), STEPS)
-            seconds, _ = race({BARE: loop, OURS: one, "camsweep, ig in four domains": four}, turns, warm=True)
-        print(f"  {name} net, samples: {count}, steps: {STEPS}")
-        table(seconds, "camsweep, ig in four", "<= 1.15")
+        alone = [turn(bench, net(1, widths=widths), x, [method]) for method in methods]
+        parties: dict[str, Run | Missing] = {
+            BARE: partial(bare, net(1, widths=widths), torch.from_numpy(x), STEPS),
+            OURS: alone[0],
+            four: turn(bench, net(1, widths=widths), x, methods),
+            each_own: lambda alone=alone: [call() for call in alone],
+        }
+        case = f"ig in four domains, {name} 1-D net, samples: {count}, steps: {STEPS}"
+        times = bench.race(case, parties)
+        bench.ratio(case, times, OURS, BARE)
+        bench.ratio(case, times, four, OURS, "<= 1.15")
+        bench.ratio(case, times, each_own, four, ">= 1")
 
 
-def case_crossdomain() -> None:
+def case_crossdomain(bench: Bench) -> None:
     """The same four of one sample by cross-domain-saliency-maps, by the right Riemann sum."""
-    x, methods = batch(1), [ig(each, rule="riemann") for each in THEIRS]
-    package, known = peer(CROSS), ready(methods)
+    x, methods, steps = batch(1), [ig(each, rule="riemann") for each in THEIRS], STEPS
+    package = packages([CROSS])[CROSS]
     for name, widths in NETS.items():
-        tensor = torch.from_numpy(x)
-        parties: dict[str, Run] = {BARE: partial(bare, net(1, widths=widths), tensor, STEPS)}
-        parties["bare loop, one point at a time"] = partial(bare, net(1, widths=widths), tensor, STEPS, 1)
-        with contextlib.ExitStack() as stack:
-            if known:
-                parties[OURS] = stack.enter_context(camsweep(net(1, widths=widths), x, methods))
-            if package:
-                parties[CROSS] = partial(cross_domain, package, net(1, widths=widths), x, STEPS)
-            seconds, given = race(parties, turns=3, warm=True)
-        print(f"  {name} net, samples: 1, steps: {STEPS}; ours in all four domains too")
-        table(seconds, CROSS, ">= 10")
-        if known and package:
-            for text, mine, theirs in zip(methods, given[OURS], given[CROSS], strict=True):
-                inner = slice(4, -4) if mine.ndim == 4 else slice(None)  # frames that see no padding, which differs
-                a, b = mine.numpy()[..., inner], theirs[..., inner]
-                print(f"      {text:<84}off by <= {np.abs(a - b).max() / np.abs(b).max():.1e} of its largest")
+        case = f"four domains, {name} 1-D net, samples: 1, steps: {steps}"
+        parties: dict[str, Run | Missing] = {
+            BARE: partial(bare, net(1, widths=widths), torch.from_numpy(x), steps),
+            OURS: turn(bench, net(1, widths=widths), x, methods),
+            CROSS: package
+            if isinstance(package, Missing)
+            else partial(cross_domain, package, net(1, widths=widths), x, steps),
+        }
+        times = bench.race(case, parties)
+        off = 0.0
+        for mine, theirs in zip(times.given[OURS], times.given.get(CROSS, []), strict=False):
+            inner = slice(4, -4) if mine.ndim == 4 else slice(None)  # frames that see no padding, which differs
+            a, b = mine.numpy()[..., inner], theirs[..., inner]
+            off = max(off, float(np.abs(a - b).max() / np.abs(b).max()))
+        bench.against(case, times, notes={CROSS: f"off by <= {off:.0e} of the largest; one point at a time there"})
 
 
 TIMED = (
@@ -232,39 +182,36 @@ MISSED = (32, 50, 100)
 """Steps, rules and types whose time is taken, of images without the last two; and steps whose error is."""
 
 
-def case_captum() -> None:
+def case_captum(bench: Bench) -> None:
     """The same integrated gradients by captum: time, and how far the shares miss f(x) - f(0)."""
-    package = peer(CAPTUM)
-    known = ready([ig()])
+    package = packages([CAPTUM])[CAPTUM]
     for rank in (1, 2):
-        print(f"  samples: 16 of {' x '.join(map(str, batch(1, rank).shape[1:]))}, ReLU")
-        for steps, rule, dtype in TIMED if rank == 1 else TIMED[:4]:
-            print(f"  {rule}, steps: {steps}, {dtype}")
-            timed(package, known, rank, steps, rule, dtype)
-    if package and known:
+        for steps, rule, dtype in (TIMED if rank == 1 else TIMED[:4])[: 1 if bench.quick else None]:
+            timed(bench, package, rank, steps, rule, dtype)
+    if not isinstance(package, Missing) and not bench.quick:
         print(f"  largest error of a sum, ours / captum's, samples: 4, steps: {', '.join(map(str, MISSED))}")
         for rank, smooth, dtype in itertools.product((1, 2), (True, False), ("float32", "float64")):
             for rule in RULES:
-                missed(package, rank, smooth, dtype, rule)
+                missed(bench, package, rank, smooth, dtype, rule)
 
 
-def timed(package: Any, known: bool, rank: int, steps: int, rule: str, dtype: str) -> None:
-    """One row for each party, the peer both with all points at once and 16 at a time."""
-    x, kind = batch(16, rank), getattr(torch, dtype)
-    tensor = torch.from_numpy(x).to(kind)
-    parties: dict[str, Run] = {BARE: partial(bare, net(rank, dtype), tensor, steps)}
-    with contextlib.ExitStack() as stack:
-        if known:
-            methods = [ig(steps=steps, rule=rule)]
-            parties[OURS] = stack.enter_context(camsweep(net(rank, dtype), x, methods, dtype))
-        for at_once in (None, 16) if package else ():
-            label = f"{CAPTUM}, internal_batch_size={at_once}"
-            parties[label] = partial(captum_ig, package, net(rank, dtype), tensor, steps, rule, at_once)
-        seconds, _ = race(parties, turns=3, warm=True)
-    table(seconds, CAPTUM, ">= 1")
+def timed(bench: Bench, package: Any, rank: int, steps: int, rule: str, dtype: str) -> None:
+    """A row for the peer both with all points at once and 16 at a time."""
+    x = batch(16, rank)
+    tensor = torch.from_numpy(x).to(getattr(torch, dtype))
+    parties: dict[str, Run | Missing] = {
+        BARE: partial(bare, net(rank, dtype), tensor, steps),
+        OURS: turn(bench, net(rank, dtype), x, [ig(steps=steps, rule=rule)], dtype),
+    }
+    for at_once in (None, 16):
+        made = partial(captum_ig, package, net(rank, dtype), tensor, steps, rule, at_once)
+        label = f"{CAPTUM}, all points at once" if at_once is None else f"{CAPTUM}, {at_once} at a time"
+        parties[label] = package if isinstance(package, Missing) else made
+    case = f"ig, 16 x {' x '.join(map(str, x.shape[1:]))}, {rule}, steps: {steps}, {dtype}"
+    bench.against(case, bench.race(case, parties))
 
 
-def missed(package: Any, rank: int, smooth: bool, dtype: str, rule: str) -> None:
+def missed(bench: Bench, package: Any, rank: int, smooth: bool, dtype: str, rule: str) -> None:
     """Against the difference in float64.
 
     By the same rule both errors are the rule's, and apart by no more than rounding: 8 float32 epsilons of the largest
@@ -279,36 +226,16 @@ def missed(package: Any, rank: int, smooth: bool, dtype: str, rule: str) -> None
     told, excess = [], -math.inf
     for steps in MISSED:
         theirs = captum_ig(package, net(rank, dtype, smooth=smooth), tensor, steps, rule, 16)
-        with camsweep(net(rank, dtype, smooth=smooth), x, [ig(steps=steps, rule=rule)], dtype) as run:
-            [mine] = run()
+        [mine] = turn(bench, net(rank, dtype, smooth=smooth), x, [ig(steps=steps, rule=rule)], dtype)()
         off, goal = (float((m.double().flatten(1).sum(1) - (at - origin)).abs().max()) for m in (mine, theirs))
         told.append(f"{off:.1e} / {goal:.1e}")
         excess = max(excess, off - goal)
-    label = f"{rank}-D {'tanh' if smooth else 'ReLU'} {dtype} {rule}"
-    size = f"of {float((at - origin).abs().max()):.2f}"
-    verdict = "ok" if excess <= rounding else "MISSED"
-    print(f"    {label:<28}{size:<10}{'   '.join(told)}   {verdict}, larger by <= {max(excess, 0):.0e}", flush=True)
+    label = f"{rank}-D, {'tanh' if smooth else 'ReLU'}, {dtype}, {rule}, of {float((at - origin).abs().max()):.2f}"
+    told = f"of ours / captum's, steps {', '.join(map(str, MISSED))}: {',  '.join(told)}"
+    bench.add("ig: error of the sum", label, max(excess, 0.0), unit="", goal=f"<= {rounding:.0e}", note=told)
 
 
 CASES = {each.__name__[5:]: each for each in (case_domains, case_crossdomain, case_captum)}
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, "all"], default="all")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{options.threads} threads, torch {torch.__version__}; float32 unless said")
-    for name in CASES if "all" in options.cases else options.cases:
-        print(f"{name}: {CASES[name].__doc__}")
-        began = perf_counter()
-        CASES[name]()
-        print(f"  ({perf_counter() - began:.0f} s)", flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except CamsweepError as error:
-        sys.exit(f"error: {error}")
+    Bench("paths", __doc__ or "", CASES).run()

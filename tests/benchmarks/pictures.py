@@ -1,11 +1,10 @@
 """Pictures a second, on one core: overlays of 224 x 224 images, frames of a clip, and matplotlib beside them.
 
-python tests/benchmarks/pictures.py
+python tests/benchmarks/pictures.py [--quick]
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from camsweep.core.render import Look, clip, image
 from camsweep.core.render.colour import Scale
 from camsweep.core.render.saving import save_gif, save_png
 from camsweep.core.render.scene import Scene
+from camsweep.tests.benchmarks.race import Bench
 
 PX = (Axis("height", "px"), Axis("width", "px"))
 
@@ -72,8 +72,8 @@ def smooth_video() -> Scene:
     return Scene(picture, values, axes, Scale.of(values, signed=False), ("id",), "score", ("grey",))
 
 
-def main() -> None:
-    """Print the rates as JSON."""
+def case_rates(bench: Bench) -> None:
+    """Of one core; the best of five."""
     bare = scene((224, 224), (7, 7), PX, Look(kinds=("overlay",), bare=True))
     framed = scene((224, 224), (7, 7), PX, Look(kinds=("overlay",)))
     video = scene((12, 20, 28), (12, 5, 7), (Axis("time", "s", 0.1), *PX), Look())
@@ -104,8 +104,9 @@ def main() -> None:
                 lambda: [matplotlib_frame(video, png) for _ in range(2)], 2
             ),
         }
-    print(json.dumps(rates, indent=2))
+    for what, rate in rates.items():
+        bench.add("pictures", what, rate, unit="/s")
 
 
 if __name__ == "__main__":
-    main()
+    Bench("pictures", __doc__ or "", {"rates": case_rates}).run()

@@ -1,25 +1,67 @@
-"""CPU seconds (user + system) that each command takes to start, median of five runs of the whole process.
+"""How long commands take to start: whole processes, and `explain` of one sample against the least that it needs.
 
-python tests/benchmarks/startup.py
+python tests/benchmarks/startup.py [--quick]
 """
 
 from __future__ import annotations
 
-import json
-import resource
-import statistics
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
-COMMANDS = [["--help"], ["--version"], ["methods"], ["explain", "--help"], ["info", "--help"]]
+from camsweep.tests.benchmarks import nets
+from camsweep.tests.benchmarks.race import OURS, ROOT, Bench
+
+COMMANDS = ["--help", "--version", "methods", "explain --help", "info --help", "merge --help", "status --help", "render --help",
+            "evaluate --help", "report --help", "submit --help"]  # fmt: skip
+BARE = "bare script: import torch, load, forward"
+SCRIPT = """
+import importlib.util, sys, numpy as np, torch
+spec = importlib.util.spec_from_file_location("models", "{samples}/models.py")
+models = importlib.util.module_from_spec(spec); spec.loader.exec_module(models)
+net = models.EcgNet().eval()
+net.load_state_dict(torch.load("{samples}/ecg.pt", weights_only=True))
+with torch.inference_mode():
+    net(torch.from_numpy(np.load("{folder}/x.npy")[:1]))
+"""
 
 
-def cpu(command: list[str]) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "camsweep", *command], stdout=subprocess.DEVNULL, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def process(*command: str) -> None:
+    subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+
+
+def case_commands(bench: Bench) -> None:
+    """Each command by itself."""
+    for command in COMMANDS[: 5 if bench.quick else None]:
+        times = bench.race("start-up", {command: lambda command=command: process("-m", "camsweep", *command.split())})
+        taken = sorted(times.seconds[command])
+        goal = "<= 0.3" if command == "--help" else ""
+        bench.add(
+            "start-up", f"camsweep {command}", taken[len(taken) // 2], low=taken[0], high=taken[-1], unit="s", goal=goal
+        )
+
+
+def case_one(bench: Bench) -> None:
+    """One sample explained on torch, against a bare script that imports torch, loads the weights and runs one forward."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as made:
+        folder, samples = Path(made), ROOT / "sample_data"
+        np.save(folder / "x.npy", nets.noise(4, 3, 500))
+        (folder / "bare.py").write_text(SCRIPT.format(samples=samples, folder=folder))
+        explain = [
+            "-m", "camsweep", "explain", "--model", f"{samples}/models.py:EcgNet", "--weights", f"{samples}/ecg.pt",
+            "--data", f"{folder}/x.npy", "--layout", "NCT", "--limit", "1", "-m", "gradcam", "--no-render", "--force",
+            "-o", f"{folder}/one.h5", "--quiet",
+        ]  # fmt: skip
+        case = "explain of one sample, ECG net"
+        parties = {OURS: lambda: process(*explain), BARE: lambda: process(str(folder / "bare.py"))}
+        parties["import torch"] = lambda: process("-c", "import torch")
+        times = bench.race(case, parties)
+        bench.ratio(case, times, OURS, BARE, "<= 1.3")
+        bench.ratio(case, times, OURS, "import torch")
 
 
 if __name__ == "__main__":
-    print(json.dumps({" ".join(c): round(statistics.median(cpu(c) for _ in range(5)), 3) for c in COMMANDS}, indent=2))
+    Bench("startup", __doc__ or "", {"commands": case_commands, "one": case_one}).run()
