@@ -51,9 +51,9 @@ def application(*only: str) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="Exit codes: 0 done; 2 bad request; 3 done, but samples failed; 4 compared, but they differ by more than "
-        "--tolerance; 73 output cannot be created; 74 reading or writing failed; 75 stopped, the same command goes on; 130 "
-        "second Ctrl-C.",
+        epilog="Exit codes: 0 done; 2 bad request; 3 done, but samples failed; 4 compared, but they differ by more "
+        "than --tolerance; 73 output cannot be created; 74 reading or writing failed; 75 stopped, the same command "
+        "goes on; 130 second Ctrl-C.",
     )
     for name, does in COMMANDS.items():
         named = name in only or not only
