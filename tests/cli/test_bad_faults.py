@@ -778,7 +778,7 @@ def test_help_with_a_broken_torch(bench):
     ("words", "environment", "message"),
     [
         ("auto/4", {"SGE_TASK_ID": "undefined"}, "this is no task of an array"),
-        ("auto/4", {"SGE_TASK_ID": "5"}, "from 1 to 4"),
+        ("auto/4", {"SGE_TASK_ID": "5"}, "SGE_TASK_ID=5 is shard 4, expected"),
         ("auto/4", {"SLURM_ARRAY_TASK_ID": "9"}, "from 0 to 3"),
         ("auto/4", {"PBS_ARRAY_INDEX": "4"}, "from 0 to 3"),
         ("auto", {"LSB_JOBINDEX": "2"}, "auto/N"),
