@@ -20,7 +20,7 @@ from .bench import Bench
 
 SERVER = """
 import json, os, sys
-import camsweep.backends.torch, camsweep.core.run, typer  # all but camsweep.cli, where the clock begins to run
+import camsweep.backends.torch, camsweep.core.sharded, typer  # all but camsweep.cli, where the clock begins to run
 
 
 from camsweep.tests.crash.bench import heed
