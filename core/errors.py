@@ -77,3 +77,10 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     if not names:
         return "There are none."
     return f"Choose from: {', '.join(names[:12])}{', ..' if len(names) > 12 else ''}."
+
+
+def says_out_of_memory(error: BaseException) -> bool:
+    """Whether an error that has no kind of its own for it says so: torch's on the CPU is a plain RuntimeError."""
+    said = str(error).lower()
+    words = ("not enough memory", "out of memory", "can't allocate memory", "could not create a memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(each in said for each in words)

@@ -99,6 +99,7 @@ def run_job(
             )
         if parts.schema.columns != plan.schema.columns:
             raise OutputError(f"{folder} was begun by another version and does not fit; start anew with --force")
+        parts.stop = stop
         parts.clean()
         try:
             done = Sweep(replace(plan, schema=parts.schema), backend, parts, watch, stop, budget, clock=clock).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -156,6 +156,7 @@ def run_shard(
                 parts = parts.split(mine.count)
             else:
                 settle(shard, environment, stated=job.output.shards, planned=parts.schema.shards)
+    parts.stop = stop
     among = mine.rows(len(parts.schema), parts.schema.provenance.batch_size)
     was_complete = True
     with held(folder, mine.index):
@@ -199,6 +200,7 @@ def merge_run(
         tidy(output, folder)
         return _merged(output, was_complete=True)
     parts = parts_of(output)
+    parts.stop = stop
     if wait:
         _await(parts, stop, patience)
     missing = np.flatnonzero(parts.owners() < 0)
@@ -252,11 +254,16 @@ def _compare(parts: Parts[Schema], plan: Plan, watch: Watch) -> None:
 
 def _merge_last(parts: Parts[Schema], output: Path) -> bool:
     """Merge where nobody is at work any more; whoever is will be the last, and merges."""
-    with suppress(Stopped), held(parts.folder):
-        if Parts.open(parts.folder) is not None:
-            parts.clean()
-            merge(parts, output, finished=now())
-            return True
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(parts.folder))
+        except Stopped:
+            pass
+        else:
+            if Parts.open(parts.folder) is not None:
+                parts.clean()
+                merge(parts, output, finished=now())
+                return True
     if output.exists() and Parts.open(parts.folder) is None:
         with suppress(Stopped):
             discard(parts.folder)  # made again by the lock, after another has merged

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...core.backend import Layer, Structure, Tapping
-from ...core.errors import CamsweepError, RequestError, first_line, nearest
+from ...core.errors import CamsweepError, RequestError, first_line, nearest, says_out_of_memory
 from .grids import Grid, Order, Tokens, order_of, settle
 from .session import Calling, TorchSession
 from .state import borrowed, redrawn
@@ -157,9 +157,7 @@ class TorchBackend:
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """CUDA's own error, Python's, or the CPU allocator's RuntimeError."""
-        return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-            isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error))
-        )
+        return isinstance(error, torch.OutOfMemoryError | MemoryError) or says_out_of_memory(error)
 
     def _seen(self, field: tuple[int, ...]) -> Seen:
         """What looks at the layers of a model for inputs with the spatial sizes ``field``."""

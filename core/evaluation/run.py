@@ -93,11 +93,12 @@ def evaluate(
             if parts is None:
                 stack.enter_context(held(folder))
                 parts = Parts.create(folder, schema)
+            parts.stop = stop = stop or threading.Event()
             parts.clean()
             todo = max(1, int((parts.owners() < 0).sum()))
             source: Source = evaluation.dataset if work.model else _Unread()
             try:
-                sweep(work, source, parts, stop or threading.Event(), evaluation.job.output.commit_every)
+                sweep(work, source, parts, stop, evaluation.job.output.commit_every)
             except RequestError:
                 if not parts.files():
                     parts.remove()

@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +26,8 @@ BLOCK = 1 << 14
 """Bytes with a crc32 of their own in a file's seal."""
 SEAL = struct.Struct("<QI8s")
 WORD = b"camseal1"
+SYNCED = 64 << 20
+"""Bytes after which a large file goes to the disk while it is written: at its end nobody should wait long for it."""
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
@@ -82,7 +83,7 @@ class SafeFile(io.RawIOBase):
         super().__init__()
         self._file: IO[bytes] = path.open("w+b", buffering=0)
         self._error: OSError | None = None
-        self._position = self._size = 0
+        self._position = self._size = self._unsynced = 0
 
     def readinto(self, buffer: Any) -> int:
         """As of `io.RawIOBase`."""
@@ -104,6 +105,10 @@ class SafeFile(io.RawIOBase):
                 rest = view
                 while rest:
                     rest = rest[self._file.write(rest) :]
+                self._unsynced += size
+                if self._unsynced >= SYNCED:
+                    os.fdatasync(self._file.fileno())
+                    self._unsynced = 0
             except OSError as error:
                 self._error = error
         self._position += size
@@ -173,10 +178,18 @@ def sealed(data: bytes) -> bytes:
     return data + _seal(view[start : start + BLOCK] for start in range(0, len(view), BLOCK))
 
 
-def seal(path: Path) -> None:
-    """Put a file's seal behind it, durably."""
+def seal(path: Path, heed: Callable[[], None] = lambda: None) -> None:
+    """Put a file's seal behind it, durably. ``heed`` is called again and again, and may raise."""
+
+    def blocks() -> Iterator[memoryview]:
+        while data := file.read(64 * BLOCK):
+            heed()
+            view = memoryview(data)
+            for start in range(0, len(view), BLOCK):
+                yield view[start : start + BLOCK]
+
     with path.open("r+b", buffering=0) as file:
-        file.write(_seal(iter(partial(file.read, BLOCK), b"")))  # which leaves the file at its end
+        file.write(_seal(blocks()))  # which leaves the file at its end
         os.fsync(file.fileno())
 
 
@@ -189,11 +202,11 @@ def _seal(blocks: Iterable[bytes | memoryview]) -> bytes:
     return bytes(sums) + SEAL.pack(size, zlib.crc32(sums + size.to_bytes(8, "little")), WORD)
 
 
-def intact(path: Path) -> bool:
-    """Whether a file is sealed and, to the bit, what was written."""
+def intact(path: Path, heed: Callable[[], None] = lambda: None) -> bool:
+    """Whether a file is sealed and, to the bit, what was written. ``heed`` is called again and again, and may raise."""
     try:
         with told(path), Sealed(path) as file:
-            return not any(True for _ in file.damage())
+            return not any(True for _ in file.damage(heed))
     except UnsealedError:
         return False
 
@@ -230,9 +243,10 @@ class Sealed(io.RawIOBase):
         self._sums = np.frombuffer(sums, "<u4")
         self._good = bytearray(count)
 
-    def damage(self) -> Iterator[range]:
+    def damage(self, heed: Callable[[], None] = lambda: None) -> Iterator[range]:
         """The bytes, in blocks, that are not what was written; reads all of them."""
         for first in range(0, len(self._sums), 64):
+            heed()
             for block in self._damaged(first, min(first + 64, len(self._sums))):
                 yield range(block * BLOCK, min((block + 1) * BLOCK, self.size))
 

@@ -28,6 +28,8 @@ BEYOND = 1 << 40
 HELD = (errno.EACCES, errno.EAGAIN)
 TRIES = 3
 """One who only looks (`at_work`) is in the way for a moment."""
+NAMELESS = 8
+"""So many where the holder has not written down its name yet."""
 
 
 @contextmanager
@@ -37,11 +39,12 @@ def held(folder: Path, shard: int | None = None) -> Iterator[None]:
     `Stopped` says who holds it. Not to be nested in one process: letting go of one lets go of all.
     """
     with _opened(folder) as lock:
-        for left in reversed(range(TRIES)):
+        who = ""
+        for tried in range(1, NAMELESS + 1):
             if _take(lock, shard):
                 break
-            if not left:
-                raise Stopped(f"another run is at work on this output ({_who(lock, shard)}); wait for it")
+            if (tried >= TRIES and (who := _who(lock, shard))) or tried == NAMELESS:
+                raise Stopped(f"another run is at work on this output ({who}); wait for it")
             sleep(0.05)
         with _named(lock, shard):
             yield

@@ -29,7 +29,7 @@ def merge(parts: Parts[Any], output: Path, *, finished: str, keep: bool = False,
     """Publish ``output`` from all its parts, then remove them, unless they are to be kept.
 
     `StorageError` where rows are missing or damaged; where that is allowed (``lacking``) they are in the file as not
-    known, with status `Status.TODO`.
+    known, with status `Status.TODO`. `Stopped` where ``parts.stop`` is set meanwhile.
     """
     schema = parts.schema
     missing = np.flatnonzero(parts.owners() < 0)
@@ -41,12 +41,12 @@ def merge(parts: Parts[Any], output: Path, *, finished: str, keep: bool = False,
     def check(path: Path) -> None:
         if damaged := verify(path, sorted({0, len(schema) // 2, len(schema) - 1})):
             raise StorageError(f"{output}: {damaged[0]} after merging; run the same command again: the parts are kept")
-        durable.seal(path)
+        durable.seal(path, parts.heed)
 
     _room(parts, output)
     with durable.hdf5(output, check) as file:
         packing = Packing.parse(schema.compression)
-        gather(parts.files(), np.arange(len(schema)), (*schema.columns, CHECKSUM), file, packing)
+        gather(parts.files(), np.arange(len(schema)), (*schema.columns, CHECKSUM), file, packing, parts.heed)
         _leave_blank(file, schema, missing)
         schema.describe(file, finished) if isinstance(schema, MetricsSchema) else describe(file, schema, finished)
     if not keep:
@@ -63,13 +63,15 @@ def _leave_blank(file: h5py.File, schema: Recorded, missing: NDArray[np.int64]) 
 
 def _room(parts: Parts[Any], output: Path) -> None:
     """`StorageError` where the disk has less room than the chunks take that are copied as they are."""
+    disk = os.statvfs(output.parent)
+    free = disk.f_bavail * disk.f_frsize
+    if free > parts.size():  # which is more than its chunks, and told without opening any
+        return
     needed, rows = 0, 0
     for path in parts.files():
         with durable.told(path), durable.reading(path) as part:
             rows += len(part[ROW.path])
             needed += sum(part[c.path].id.get_storage_size() for c in parts.schema.columns if c.direct)
-    disk = os.statvfs(output.parent)
-    free = disk.f_bavail * disk.f_frsize
     if rows == len(parts.schema) and free < needed:  # where some rows are there twice, it cannot be told
         raise StorageError(
             f"{output}: no space left: {needed / 1e6:.1f} MB are needed to put it together beside its parts, "

@@ -6,10 +6,12 @@ import glob
 import json
 import re
 import shutil
+import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import OutputError, StorageError
+from ..errors import OutputError, Stopped, StorageError
 from . import durable
 from .locks import held
 from .packing import Packing
 from .schema import CHECKSUM, Column, Recorded, Schema
 
 ROW = Column("row", "int64")
+HELD = 16 << 20
+"""Bytes of short rows that are gathered from several parts before they are written at once."""
 COMPACT_FROM = 64
 """So many small parts are copied into one: a million samples should not need a hundred thousand files."""
 
@@ -38,11 +42,15 @@ class Parts(Generic[Kind]):
     A shard adds to a folder of its own in it, ``home``, so that no two processes tidy up after each other.
     """
 
-    def __init__(self, folder: Path, schema: Kind, home: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, schema: Kind, home: Path | None = None, stop: threading.Event | None = None
+    ) -> None:
         self.folder = folder
         self.schema = schema
         self.home = home or folder
         self._packing = Packing.parse(schema.compression)
+        self.stop = stop or threading.Event()
+        """Once it is set, what reads or copies much ends with `Stopped`; nothing of it was published."""
 
     @staticmethod
     def folder_of(output: Path) -> Path:
@@ -68,7 +76,7 @@ class Parts(Generic[Kind]):
 
     def split(self, shards: int) -> Parts[Kind]:
         """Say anew into how many shards the run is split; what is done is done."""
-        return Parts(self.folder, replace(self.schema, shards=shards))._noted()  # type: ignore[type-var]
+        return Parts(self.folder, replace(self.schema, shards=shards), stop=self.stop)._noted()  # type: ignore[type-var]
 
     def shard(self, index: int) -> Parts[Kind]:
         """The same parts, added to by one shard."""
@@ -76,7 +84,12 @@ class Parts(Generic[Kind]):
         with durable.told(home):
             home.mkdir(exist_ok=True)
             durable.sync_folder(self.folder)
-        return Parts(self.folder, self.schema, home)
+        return Parts(self.folder, self.schema, home, self.stop)
+
+    def heed(self) -> None:
+        """`Stopped` where `stop` is set."""
+        if self.stop.is_set():
+            raise Stopped("stopped while parts were read or put together; all are kept, the same command goes on")
 
     @property
     def forced(self) -> bool:
@@ -138,7 +151,7 @@ class Parts(Generic[Kind]):
 
     def intact(self, paths: Sequence[Path]) -> list[Path]:
         """Those of ``paths`` in which no bit has changed; the others are set aside. Reads them all."""
-        damaged = [path for path in paths if not durable.intact(path)]
+        damaged = [path for path in paths if not durable.intact(path, self.heed)]
         for path in damaged:
             _set_aside(path)
         return [path for path in paths if path not in damaged]
@@ -159,16 +172,20 @@ class Parts(Generic[Kind]):
         durable.write(self.home / f"{_name(rows)}.h5", durable.sealed(image))
 
     def compact(self) -> None:
-        """Copy the small parts into one, published before they are removed."""
+        """Copy the small parts into one, published before they are removed; not where it is to stop."""
         small = sorted(path for path in self.home.glob("rows-*.h5") if "+" not in path.stem)
-        if len(small) < COMPACT_FROM or not (small := self.intact(small)):
+        if len(small) < COMPACT_FROM:
             return
-        rows = np.unique(np.concatenate([_rows(path) for path in small]))
-        with durable.hdf5(self.home / f"{_name(rows)}+{len(rows)}.h5", durable.seal) as file:
-            gather(small, rows, (*self.schema.columns, CHECKSUM), file, self._packing)
-            create(file, ROW, len(rows), self._packing)[...] = rows
-        for path in small:
-            _unlink(path)
+        with suppress(Stopped):
+            if not (small := self.intact(small)):
+                return
+            rows = np.unique(np.concatenate([_rows(path) for path in small]))
+            seal = partial(durable.seal, heed=self.heed)
+            with durable.hdf5(self.home / f"{_name(rows)}+{len(rows)}.h5", seal) as file:
+                gather(small, rows, (*self.schema.columns, CHECKSUM), file, self._packing, self.heed)
+                create(file, ROW, len(rows), self._packing)[...] = rows
+            for path in small:
+                _unlink(path)
 
     def size(self) -> int:
         """Bytes that all parts take."""
@@ -208,28 +225,45 @@ def _stored(column: Column) -> Any:
 
 
 def gather(
-    parts: Sequence[Path], rows: NDArray[np.int64], columns: Sequence[Column], file: h5py.File, packing: Packing
+    parts: Sequence[Path],
+    rows: NDArray[np.int64],
+    columns: Sequence[Column],
+    file: h5py.File,
+    packing: Packing,
+    heed: Callable[[], None] = lambda: None,
 ) -> None:
     """Copy ``rows`` of the parts into ``file``, in that order; of two parts with a row the later one counts.
 
-    Chunks of large rows are copied compressed, as they are (25 times faster than unpacking them).
+    Chunks of large rows are copied compressed, as they are (25 times faster than unpacking them). ``heed`` is called
+    again and again, and may raise.
     """
     place = {int(row): i for i, row in enumerate(rows)}
-    owner = {int(row): path for path in parts for row in _rows(path)}
+    owner = {}
+    for path in parts:
+        heed()
+        owner.update(dict.fromkeys(_rows(path).tolist(), path))
     targets = [create(file, column, len(rows), packing) for column in columns]
+    short: list[list[tuple[NDArray[np.int64], NDArray[Any]]]] = [[] for _ in columns]
+    held = 0
     for path in parts:
         with durable.reading(path) as part:
             here = part[ROW.path][:]
             mine = [i for i, row in enumerate(here) if owner[int(row)] == path and int(row) in place]
             to = np.array([place[int(here[i])] for i in mine], np.int64)
-            for column, target in zip(columns, targets, strict=True):
+            for column, target, waiting in zip(columns, targets, short, strict=True):
                 source = part[column.path]
                 if column.direct:
                     for i, j in zip(mine, to, strict=True):
+                        heed()
                         _copy_chunks(source, i, target, int(j))
                 elif mine:
-                    order = np.argsort(to)
-                    target[_index(to[order])] = source[:][np.array(mine)[order]].astype(target.dtype)
+                    waiting.append((to, source[:][mine]))
+                    held += waiting[-1][1].nbytes
+        if held > HELD or path == parts[-1]:
+            for target, waiting in zip(targets, short, strict=True):
+                heed()
+                _put(target, waiting)
+            held = 0
 
 
 def _copy_chunks(source: h5py.Dataset, row: int, target: h5py.Dataset, to: int) -> None:
@@ -238,6 +272,15 @@ def _copy_chunks(source: h5py.Dataset, row: int, target: h5py.Dataset, to: int) 
         inner = tuple(step[i] for step, i in zip(steps, offset, strict=True))
         mask, data = source.id.read_direct_chunk((row, *inner))
         target.id.write_direct_chunk((to, *inner), data, mask)
+
+
+def _put(target: h5py.Dataset, waiting: list[tuple[NDArray[np.int64], NDArray[Any]]]) -> None:
+    """Rows at their places, in one stroke: HDF5 takes longer to be asked than for short rows themselves."""
+    if waiting:
+        places = np.concatenate([to for to, _ in waiting])
+        order = np.argsort(places)
+        target[_index(places[order])] = np.concatenate([rows for _, rows in waiting])[order].astype(target.dtype)
+        waiting.clear()
 
 
 def _index(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:

@@ -129,10 +129,11 @@ def _parts(folder: Path) -> Verdict:
                 with durable.reading(path) as part:
                     done.update(part[ROW.path][:].tolist())
             else:
-                faults.append(f"{path.name} is damaged; its rows are done again by the next run")
+                name = path.relative_to(folder)  # that of a shard is in its folder
+                faults.append(f"{name} is damaged; its rows are done again by the next run")
         except (StorageError, OSError) as error:
             if path.exists():  # else a run is at work, which has put it into a larger one
                 faults.append(str(error))
-    aside = len(list(folder.glob("*.bad")))
+    aside = len(list(folder.rglob("*.bad")))
     notes = [f"{aside} parts were found damaged before, and set aside"] if aside else []
     return Verdict(folder, "parts", faults, len(done), size, [f"{len(done)} of {len(parts.schema)} rows done", *notes])

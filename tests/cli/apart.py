@@ -11,7 +11,8 @@ from typing import Any
 
 SERVER = """
 import json, os, sys
-import camsweep.cli.app, camsweep.cli.explain, camsweep.core.job, camsweep.core.run
+import camsweep.cli.app, camsweep.core.sharded
+camsweep.cli.app.application()  # and with it every command
 
 HEAVY = ("torch", "tensorflow", "keras", "onnx", "onnxruntime")
 assert not any(name in sys.modules for name in HEAVY), "the command line alone imports a framework"

@@ -127,7 +127,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     82: ("SIGHUP", "crash/test_stop.py::test_under_nohup_a_hangup_is_ignored"),
     83: ("stdout closed", "cli/test_commands.py::test_a_reader_that_goes_away_is_no_fault"),
     84: ("out of memory", "core/test_sweep.py::test_batches_are_halved_when_memory_runs_out"),
-    85: ("cgroup memory limit", "not here: of job arrays"),
+    85: ("cgroup memory limit", "test_a_memory_limit_makes_batches_smaller_whatever_the_node_has"),
     86: ("GPU lost", "not here: needs a GPU"),
     87: ("no GPU but --device cuda", "row: device not there"),
     88: ("driver too old", "not here: needs a GPU"),
@@ -148,17 +148,17 @@ FAULTS: dict[int, tuple[str, str]] = {
     103: ("HDF5 input: wrong key, corrupt, hangs", "row: HDF5 cut short; row: HDF5 without the array; row: data on which HDF5 crashes; data/test_guard.py::test_a_file_on_which_hdf5_hangs"),
     104: ("part damaged after commit", "results/test_parts.py::test_a_damaged_part_is_set_aside_and_its_rows_done_again"),
     105: ("part from another manifest", "row: parts of another job"),
-    106: ("merge while shards are missing", "not here: of job arrays"),
+    106: ("merge while shards are missing", "cli/test_shards.py::test_what_is_missing_is_told_with_the_line_to_type"),
     107: ("final file open while merging", "results/test_reader.py::test_a_reader_is_no_obstacle_to_another"),
     108: ("a picture fails", "render/test_pictures.py::test_a_map_without_any_finite_value_is_skipped"),
     109: ("100,000 pictures asked for", "not here: --limit says how many, all are drawn where it is not given"),
-    110: ("task numbers of schedulers", "not here: of job arrays"),
+    110: ("task numbers of schedulers", "test_task_numbers_that_are_none; scheduling/test_seats.py::test_the_shard_that_is_meant"),
     111: ("no HOME, read-only HOME", "test_without_a_home"),
     112: ("no terminal", "cli/test_commands.py::test_results_go_to_stdout_and_progress_to_stderr"),
     113: ("SIGSTOP", "not here: the kernel's own"),
     114: ("fork after CUDA", "data/test_guard.py::test_there_is_no_fork_beside_a_framework_or_threads"),
-    115: ("threads oversubscribed", "not here: of job arrays"),
-    116: ("library versions differ between nodes", "not here: of job arrays"),
+    115: ("threads oversubscribed", "scheduling/test_allocation.py::test_threads_are_set_where_the_user_has_not"),
+    116: ("library versions differ between nodes", "cli/test_shards.py::test_other_versions_than_those_of_the_plan_are_told"),
     117: ("random numbers after a restart", "core/test_sweep.py::test_another_batch_size_may_finish_a_run"),
     118: ("--help with a broken torch", "test_help_with_a_broken_torch"),
 }  # fmt: skip
@@ -772,3 +772,63 @@ def test_help_with_a_broken_torch(bench):
     assert ended.returncode != 0
     assert ended.stderr.count("\n") == 1
     assert "libcudart" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "message"),
+    [
+        ("auto/4", {"SGE_TASK_ID": "undefined"}, "this is no task of an array"),
+        ("auto/4", {"SGE_TASK_ID": "5"}, "SGE_TASK_ID=5 is shard 4, expected"),
+        ("auto/4", {"SLURM_ARRAY_TASK_ID": "9"}, "from 0 to 3"),
+        ("auto/4", {"PBS_ARRAY_INDEX": "4"}, "from 0 to 3"),
+        ("auto", {"LSB_JOBINDEX": "2"}, "auto/N"),
+        ("4/4", {}, "from 0 to 3"),
+    ],
+)
+def test_task_numbers_that_are_none(bench, call, monkeypatch, words, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    answer = call("explain", "job.toml", "--shard", words, cwd=bench)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer.err
+    assert message in answer.err
+    assert not list(bench.glob("run.h5*"))
+
+
+LIMITED = """
+import re, resource, sys
+from pathlib import Path
+import camsweep.backends.torch, camsweep.core.run
+import torch
+torch.set_num_threads(1)
+size = int(re.search(r"VmSize:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (size + (600 << 20),) * 2)
+sys.argv[1:] = ["explain", "wide.toml"]
+from camsweep.cli.app import main
+main()
+"""
+WIDE = """
+from torch import nn
+
+
+def wide():
+    return nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="told by /proc")
+def test_a_memory_limit_makes_batches_smaller_whatever_the_node_has(tmp_path):
+    """48 samples at once would take 800 MB after the first layer alone, and 600 MB are to be had."""
+    (tmp_path / "wide.py").write_text(WIDE)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(48, 1, 256, 256)).astype(np.float32))
+    (tmp_path / "wide.toml").write_text(
+        '[model]\nsource = "wide.py:wide"\n[data]\npath = "x.npz"\ninput = "x"\nlayout = "NCHW"\n'
+        '[explain]\nmethods = ["gradcam"]\nlayers = ["1"]\nbatch_size = 48\ndevice = "cpu"\n[output]\npath = "run.h5"\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "out of memory: batches of " in done.stderr
+    with open_results(tmp_path / "run.h5") as results:
+        assert results.counts() == {"ok": 48}

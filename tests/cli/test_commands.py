@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 import subprocess
@@ -678,3 +679,40 @@ def test_a_reader_that_goes_away_is_no_fault(bench):
 def test_status_names_are_those_of_the_file(explained):
     with h5py.File(explained / "run.h5") as file:
         assert set(file["samples/status"][:]) == {Status.OK}
+
+
+FINISHED = """
+import sys
+sys.argv[1:] = {words!r}
+from camsweep.cli.entry import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print(*sys.modules)
+"""
+
+
+def loaded(folder, *words):
+    """What a process has loaded that ran a command."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = FINISHED.format(words=list(words))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, env=environment, check=True
+    )
+    return done.stdout, set(done.stdout.splitlines()[-1].split())
+
+
+def test_what_is_finished_is_told_without_loading_what_computes_or_draws(bench):
+    (bench / "job.toml").write_text(job_text(output="render = true"))
+    _, first = loaded(bench, "explain", "job.toml")
+    assert {"torch", "matplotlib", "camsweep.core.explainer"} <= first
+    assert "sympy" not in first  # which torch loads for a gradient that is given as such, in a second
+    for words in (["explain", "job.toml"], ["render", "run.h5"], ["info", "run.h5"]):
+        told, modules = loaded(bench, *words)
+        assert "run.h5" in told or "pictures" in told
+        heavy = {"torch", "tensorflow", "onnx", "matplotlib", "scipy", "sympy"}
+        computing = {f"camsweep.core.{name}" for name in ("explainer", "plan", "sharded", "trace")}
+        assert not (heavy | computing) & modules
+    _, modules = loaded(bench, "--help")
+    assert not {"numpy", "pydantic", "h5py", "camsweep.cli.explain"} & modules

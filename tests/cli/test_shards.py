@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -181,6 +182,18 @@ def test_the_plan_says_of_how_many(job, call, monkeypatch):
     assert "shard 3/5" in call("explain", "job.toml", "--shard", "auto", cwd=job).out
     answer = call("explain", "job.toml", "--shard", "auto/4", cwd=job)
     assert (answer.code, "planned for 5" in answer.err) == (2, True)
+
+
+def test_other_versions_than_those_of_the_plan_are_told(job, call):
+    assert call("plan", "job.toml", "--shards", 2, cwd=job).code == 0
+    folder = Parts.folder_of(job / "run.h5")
+    planned = Parts.open(folder).schema
+    other = replace(planned.provenance, versions={**planned.provenance.versions, "numpy": "0.9"})
+    Parts.create(folder, replace(planned, provenance=other))
+    answer = call("explain", "job.toml", "--shard", "0/2", cwd=job)
+    assert answer.code == 0
+    assert f"not as where the run was planned: numpy {np.__version__}, not 0.9\n" in answer.err
+    assert call("explain", "job.toml", "--shard", "0/2", cwd=job).err.count("planned") == 0  # nothing is to do
 
 
 def test_the_job_says_of_how_many(job, call, monkeypatch):

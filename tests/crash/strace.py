@@ -1,6 +1,6 @@
 """Let the n-th system call of a whole run fail, for every n, as the kernel would: by strace, where it is installed.
 
-    python tests/crash/strace.py [--calls fsync,rename,unlink,ftruncate,write] [--errors EIO,ENOSPC] [--every N]
+    python tests/crash/strace.py [--calls fsync,rename,unlink,ftruncate,pwrite64,write] [--errors EIO,ENOSPC] [--every N]
 
 Each run must end in one line and exit code 74 (73 where nothing could be created), or not be troubled; the same command
 must then come to the same file. Of the many calls of ``write`` only every N-th is made to fail. Without strace, `points.py
@@ -54,7 +54,7 @@ def trial(bench: Bench, reference: Path, call: str, error: str, number: int) -> 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", default="fsync,rename,unlink,ftruncate,write")
+    parser.add_argument("--calls", default="fsync,rename,unlink,ftruncate,pwrite64,write")
     parser.add_argument("--errors", default="EIO,ENOSPC")
     parser.add_argument("--every", type=int, default=10)
     arguments = parser.parse_args()

@@ -35,6 +35,20 @@ def test_whatever_is_refused_ends_in_one_line_and_loses_nothing(error, every):
     assert int(done.stdout.split()[0]) > 80
 
 
+def traced():
+    """Whether strace is there, and may trace."""
+    return shutil.which("strace") and subprocess.run(["strace", "-o", os.devnull, "true"], check=False).returncode == 0
+
+
+@pytest.mark.full
+def test_system_calls_that_the_kernel_refuses_end_in_one_line_and_lose_nothing():
+    if not traced():
+        pytest.skip("needs strace, and leave to trace")
+    done = script("strace.py", "--every", 20, timeout=7200)
+    print(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("cuts", [60, pytest.param(300, marks=pytest.mark.full)])
 def test_a_power_cut_loses_nothing(cuts):
     done = script("power.py", "--cuts", cuts)

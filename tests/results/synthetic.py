@@ -151,3 +151,14 @@ def unlike(file, schema, columns):
         if values.dtype.str != wanted.dtype.str or values.shape != wanted.shape or values.tobytes() != wanted.tobytes():
             found.append(column.path)
     return found
+
+
+class Moment:
+    """What a `threading.Event` says that is set when it is asked for the ``n``-th time."""
+
+    def __init__(self, n):
+        self.n, self.asked = n, 0
+
+    def is_set(self):
+        self.asked += 1
+        return self.asked > self.n

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from camsweep.core.data import Axis
-from camsweep.core.errors import StorageError
+from camsweep.core.errors import Stopped, StorageError
 from camsweep.core.results import durable, merge, open_results, stored_identity, verify
 
-from .synthetic import begun, commit, contents, finish, info, provenance, schema, unlike
+from .synthetic import Moment, begun, commit, contents, finish, info, provenance, schema, unlike
 
 
 def made(tmp_path, which=None):
@@ -212,3 +212,26 @@ def test_a_file_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypatch):
     monkeypatch.undo()
     merge(parts, output, finished="now")
     assert verify(output) == []
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 14), (1, 70, 70)], ids=["short rows", "a row is a chunk"])
+def test_a_stop_at_any_moment_of_a_merge_publishes_nothing_and_the_next_one_does(tmp_path, shape):
+    which = schema(12, shape=shape)
+    columns = contents(which)
+    parts, output = begun(tmp_path, which)
+    for start in range(0, 12, 4):
+        commit(parts, columns, range(start, start + 4))
+    before = {path: path.read_bytes() for path in parts.files()}
+    for n in range(100):
+        parts.stop = Moment(n)
+        try:
+            merge(parts, output, finished="now")
+        except Stopped:
+            pass
+        else:
+            break
+        assert list(tmp_path.iterdir()) == [parts.folder]
+        assert {path: path.read_bytes() for path in parts.files()} == before
+    assert n >= 8  # each part is read twice, each row or column copied, and the whole sealed
+    with h5py.File(output) as file:
+        assert unlike(file, which, columns) == []

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,7 @@ from camsweep.core.errors import OutputError, Stopped, StorageError
 from camsweep.core.results import Parts, durable, merge, open_results, verify
 from camsweep.core.results.parts import COMPACT_FROM, held
 
-from .synthetic import IDS, begun, commit, contents, finish, info, schema, unlike
+from .synthetic import IDS, Moment, begun, commit, contents, finish, info, schema, unlike
 
 
 def merged(parts, columns, output):
@@ -143,6 +144,21 @@ def test_compaction_keeps_every_row_and_removes_the_small_parts(tmp_path, shape)
     assert len(parts.files()) == 1
     assert ((parts.owners() >= 0) == before).all()
     commit(parts, columns, [2, 3])  # a row in both
+    finish(parts, columns, output)
+    with h5py.File(output) as file:
+        assert unlike(file, parts.schema, columns) == []
+
+
+def test_a_stop_while_parts_are_put_together_leaves_them_as_they_are(tmp_path):
+    parts, output, columns = small_parts(tmp_path)
+    before = {path: path.read_bytes() for path in parts.folder.iterdir()}
+    for n in (0, 1, COMPACT_FROM, COMPACT_FROM + 1, 2 * COMPACT_FROM, 2 * COMPACT_FROM + 9):
+        parts.stop = Moment(n)
+        parts.compact()
+        assert {path: path.read_bytes() for path in parts.folder.iterdir()} == before
+    parts.stop = threading.Event()
+    parts.compact()
+    assert len(parts.files()) == 1
     finish(parts, columns, output)
     with h5py.File(output) as file:
         assert unlike(file, parts.schema, columns) == []

@@ -12,7 +12,7 @@ from camsweep.core.results import Parts, open_results, stored_identity, verify
 from camsweep.core.results.durable import BLOCK, SEAL, Sealed, intact, seal, sealed
 from camsweep.core.results.verifying import verify_all
 
-from .synthetic import begun, commit, contents, finish, schema
+from .synthetic import begun, commit, contents, finish, schema, unlike
 
 FLIPS = 200
 
@@ -130,11 +130,12 @@ def test_what_is_no_results_file(tmp_path):
         verify_all(tmp_path / "run.h5.parts")
 
 
-def test_every_flipped_bit_of_a_part_or_the_manifest_is_found(tmp_path):
-    which = schema(12)
+@pytest.mark.parametrize("shards", [None, 2])
+def test_every_flipped_bit_of_a_part_or_the_manifest_is_found(tmp_path, shards):
+    which = schema(12, shards=shards)
     parts, _ = begun(tmp_path, which)
-    for start in (0, 4):
-        commit(parts, contents(which), range(start, start + 4))
+    for k, start in enumerate((0, 4)):
+        commit(parts.shard(k) if shards else parts, contents(which), range(start, start + 4))
     verdict = verify_all(parts.folder)
     assert (verdict.kind, verdict.faults, verdict.rows) == ("parts", [], 8)
     files, rng = [*parts.files(), parts.folder / "manifest.json"], np.random.default_rng(0)
@@ -145,9 +146,31 @@ def test_every_flipped_bit_of_a_part_or_the_manifest_is_found(tmp_path):
         path.write_bytes(damaged)
         verdict = verify_all(parts.folder)
         assert len(verdict.faults) == 1, (path.name, place)
-        assert path.name in verdict.faults[0]
+        assert str(path.relative_to(parts.folder)) in verdict.faults[0]
         path.write_bytes(data)
     assert verify_all(parts.folder).faults == []
+
+
+def test_a_damaged_part_of_a_shard_is_set_aside_and_its_rows_are_done_again(tmp_path):
+    which = schema(12, shards=3)
+    parts, output = begun(tmp_path, which)
+    columns = contents(which)
+    for k in range(3):
+        commit(parts.shard(k), columns, range(4 * k, 4 * k + 4))
+    bad = parts.files()[1]
+    bad.write_bytes(flipped(bad.read_bytes(), np.random.default_rng(0))[1])
+    assert verify_all(parts.folder).faults == [
+        f"shard-0001/{bad.name} is damaged; its rows are done again by the next run"
+    ]
+    assert np.flatnonzero(parts.shard(1).owners() < 0).tolist() == [4, 5, 6, 7]
+    verdict = verify_all(parts.folder)
+    assert verdict.faults == []
+    assert verdict.notes == ["8 of 12 rows done", "1 parts were found damaged before, and set aside"]
+    commit(parts.shard(1), columns, range(4, 8))
+    finish(parts, columns, output)
+    with h5py.File(output) as file:
+        assert unlike(file, which, columns) == []
+    assert verify_all(output).faults == []
 
 
 def test_a_damaged_part_is_never_given_to_hdf5(tmp_path, monkeypatch):

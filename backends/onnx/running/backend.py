@@ -15,7 +15,7 @@ from onnx import TensorProto, inliner
 from torch import Tensor
 
 from ....core.backend import Structure, Tapping
-from ....core.errors import CamsweepError, NotImportedError, RequestError, nearest
+from ....core.errors import CamsweepError, NotImportedError, RequestError, nearest, says_out_of_memory
 from ...torch.grids import Grid, Tokens
 from ...torch.session import Read
 from ..batches import alike, varied
@@ -199,9 +199,13 @@ class RunningBackend:
         """Its own errors, torch's, and Python's."""
         said = str(error).lower()
         words = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "not enough memory")
-        return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-            (isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime"))
-            and any(each in said for each in words)
+        return (
+            isinstance(error, torch.OutOfMemoryError | MemoryError)
+            or says_out_of_memory(error)
+            or (
+                (isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime"))
+                and any(each in said for each in words)
+            )
         )
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:

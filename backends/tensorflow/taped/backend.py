@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....core.backend import Layer, Structure, Tapping
-from ....core.errors import CamsweepError, RequestError, nearest
+from ....core.errors import CamsweepError, RequestError, nearest, says_out_of_memory
 from ...torch.grids import Grid, Tokens, settle
 from ..framework import in_a_line
 from .calling import Calling, Read, Signature
@@ -133,9 +133,7 @@ class NativeBackend:
     def is_out_of_memory(self, error: BaseException) -> bool:
         """TensorFlow's own error, torch's, Python's, or the CPU allocator's RuntimeError."""
         kinds = (tensorflow().errors.ResourceExhaustedError, torch.OutOfMemoryError, MemoryError)
-        return isinstance(error, kinds) or (
-            isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error))
-        )
+        return isinstance(error, kinds) or says_out_of_memory(error)
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
