@@ -156,6 +156,7 @@ class Bench:
         self.asked = getattr(options, "cases", None) or list(self.cases)
         if unknown := set(self.asked) - set(self.cases):
             parser.error(f"no case {', '.join(unknown)}: {' '.join(self.cases)}")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode
         os.environ["OMP_NUM_THREADS"] = str(self.threads)  # of processes that are started
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self.threads)
