@@ -109,7 +109,7 @@ def case_many(bench: Bench) -> None:
         return count
 
     def calls(methods: Sequence[str], *layers: str) -> Run:
-        session = bench.stack.enter_context(camsweep(module, x, methods, *layers, target="top:3"))
+        session = bench.stack.enter_context(camsweep(copy.deepcopy(module), x, methods, *layers, target="top:3"))
         return lambda: len(session(methods))
 
     one, alone = "camsweep, a call each", [calls([method], layer) for method in methods for layer in LAYERS]

@@ -62,7 +62,7 @@ def camsweep(
         "references": {"mean": torch.from_numpy(x.mean((0, *range(2, x.ndim)), keepdims=True)[0])},
         "chunk": chunk,
     }
-    with traced(copy.deepcopy(module), x, letters, layers, target, "float32", **around) as (first, _):
+    with traced(module, x, letters, layers, target, "float32", **around) as (first, _):
         yield Ours(first, x, layers)
 
 
@@ -71,7 +71,7 @@ def ours(
     size: tuple[int, ...] | None = None, **more: Any,
 ) -> Callable[[], dict[str, np.ndarray]]:  # fmt: skip
     """Our turn: all methods of one trace, of one layer and one target; at the layer's grid, or on one of ``size``."""
-    session = stack.enter_context(camsweep(module, x, methods, *layers, **more))
+    session = stack.enter_context(camsweep(copy.deepcopy(module), x, methods, *layers, **more))
 
     def run() -> dict[str, np.ndarray]:
         maps = session(methods)

@@ -17,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -155,20 +156,29 @@ class Bench:
         self.asked = getattr(options, "cases", None) or list(self.cases)
         if unknown := set(self.asked) - set(self.cases):
             parser.error(f"no case {', '.join(unknown)}: {' '.join(self.cases)}")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode
         os.environ["OMP_NUM_THREADS"] = str(self.threads)  # of processes that are started
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self.threads)
         print(f"{name}: {self.title} (threads: {self.threads}, turns: {self.turns}, {self.clock} clock)", flush=True)
 
     def run(self) -> None:
-        """All cases that were asked for, each given this; then the JSON."""
+        """All cases that were asked for, each given this; JSON after each. One that fails is a row, and an exit code."""
+        failed = False
         for name in self.asked:
             began = perf_counter()
             print(f"{name}: {(self.cases[name].__doc__ or '').strip()}", flush=True)
-            with self.stack:
-                self.cases[name](self)
+            try:
+                with self.stack:
+                    self.cases[name](self)
+            except Exception as error:
+                traceback.print_exc()
+                failed = True
+                self.add(name, OURS, note=f"fails: {type(error).__name__}: {error}"[:160])
             print(f"  ({perf_counter() - began:.0f} s)", flush=True)
-        self.close()
+            self.close()
+        if failed:
+            sys.exit(1)
 
     def add(self, case: str, what: str, value: float | None = None, **more: Any) -> None:
         row = Row(case, what, value, **more)
@@ -209,13 +219,12 @@ class Bench:
 
     def close(self) -> None:
         """Write the JSON, in the place of what an earlier run said of the same cases."""
-        kept = []
+        answer = {"name": self.name, "title": self.title, "quick": self.quick, "turns": self.turns, "clock": self.clock}
+        answer |= {"machine": machine(self.threads), "rows": [asdict(row) for row in self.rows]}
         if self.out.exists() and set(self.asked) != set(self.cases):
-            ours = {row.case for row in self.rows}
-            kept = [row for row in json.loads(self.out.read_text())["rows"] if row["case"] not in ours]
-        answer = {"name": self.name, "title": self.title, "quick": self.quick, "turns": self.turns}
-        answer["clock"] = self.clock
-        answer |= {"machine": machine(self.threads), "rows": kept + [asdict(row) for row in self.rows]}
+            old, ours = json.loads(self.out.read_text()), {row.case for row in self.rows}
+            if all(old[key] == answer[key] for key in ("quick", "turns", "clock")):
+                answer["rows"] = [row for row in old["rows"] if row["case"] not in ours] + answer["rows"]
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(answer, indent=1))
 

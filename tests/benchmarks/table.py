@@ -41,7 +41,7 @@ def section(answer: dict[str, Any]) -> list[str]:
     clock = "processor time" if answer["clock"] == "cpu" else "wall clock"
     lines = [f"### {answer['title'].rstrip('.')}", ""]
     lines += [
-        f"Threads: {machine['threads']}, turns: {answer['turns']}, {clock}{', quick' if answer['quick'] else ''}.",
+        f"Threads: {machine['threads']}, turns: {answer['turns']}, {clock}{', quick' if answer['quick'] else ''}, load: {machine['load']}.",
         "",
     ]
     lines += ["| case | what | median (smallest .. largest) | goal | remark |", "|---|---|---|---|---|"]
