@@ -71,6 +71,6 @@ def _batches(dataset: Dataset) -> Iterator[NDArray[np.float32]]:
         batch = dataset.read(rows[start : start + TOGETHER])
         if len(batch.rows):
             found = True
-            yield batch.values
+            yield np.ascontiguousarray(batch.values)  # sums depend on the order in their last digits
     if not found:
         raise RequestError("none of the samples can be read and is finite")
