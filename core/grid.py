@@ -28,10 +28,8 @@ def resize(array: Array, size: Sequence[int], *, antialias: bool = False) -> Arr
         return _torch(values, tuple(size), antialias)  # type: ignore[no-any-return]
     if values.dtype.kind != "f":
         values = values.astype(np.float32)
-    same = values.shape[values.ndim - len(size) :] == tuple(size)
-    if (
-        not same and values.nbytes > BLOCK and values.ndim > len(size) and len(values) > 1
-    ):  # piece by piece it stays in the cache
+    several = values.ndim > len(size) and len(values) > 1 and values.shape[-len(size) :] != tuple(size)
+    if several and values.nbytes > BLOCK:  # piece by piece it stays in the cache
         step = max(1, BLOCK * len(values) // values.nbytes)
         pieces = (resize(values[i : i + step], size, antialias=antialias) for i in range(0, len(values), step))
         result: Any = None

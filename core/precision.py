@@ -27,8 +27,8 @@ class Unheard:
 
 
 def errors(plan: Plan, backend: Backend) -> dict[str, list[float]]:
-    """For each map of the first batch the largest difference, as a share of its largest value, and the lowest correlation
-    of a sample's map with that in float32; nothing where float32 is what is asked for.
+    """For each map of the first batch the largest difference, as a share of its largest value, and the lowest
+    correlation of a sample's map with that in float32; nothing where float32 is what is asked for.
     """
     execution = plan.tapping.execution
     if execution.precision == "float32":
@@ -58,7 +58,7 @@ def errors(plan: Plan, backend: Backend) -> dict[str, list[float]]:
 def difference(low: NDArray[np.float64], full: NDArray[np.float64]) -> tuple[float, float]:
     """The largest difference by the largest value, and the lowest correlation, of maps (sample, target, place).
 
-    Maps that are not there, or the same everywhere, have no correlation. What is finite in one only differs by infinity.
+    Maps that are not there, or the same everywhere, have no correlation. What is finite in one only is infinitely off.
     """
     both = np.isfinite(full)
     if (both != np.isfinite(low)).any():

@@ -137,8 +137,8 @@ class Results:
     unruled
         Operators of the model that have no rule of relevance, and how often they run.
     precision, errors
-        What the model computed in; where that is not float32, the largest difference from it and the lowest correlation of
-        each map in the first batch.
+        What the model computed in; where that is not float32, of each map the largest difference from it and the lowest
+        correlation in the first batch.
     """
 
     def __init__(self, path: Path) -> None:

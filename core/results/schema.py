@@ -212,7 +212,7 @@ class Schema(Recorded):
     precision: str = "float32"
     """What the model computed in."""
     errors: dict[str, list[float]] = field(default_factory=dict)
-    """By map: the largest difference from float32, by the largest value, and the lowest correlation, in the first batch."""
+    """By map, of the first batch: the largest difference from float32, by the largest value; the lowest correlation."""
     compression: str = "auto"
     shards: int | None = None
     """Into how many shards the run is split, None where it is not; of no account once it is finished."""

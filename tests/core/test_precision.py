@@ -17,7 +17,7 @@ MORE = ["ig:steps=4", "smoothgrad:n=3", "scorecam", "ablationcam", "shapleycam",
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_the_stated_error_is_that_of_the_first_batch(precision, rank, tmp_path):
     net, x, watch = Net(rank), inputs(rank, 12), Watch()
-    asked = {"methods": METHODS[:4] + ["grad"] + MORE, "layers": ["first"], "batch_size": 8, "targets": ["predicted"]}
+    asked = {"methods": [*METHODS[:4], "grad", *MORE], "layers": ["first"], "batch_size": 8, "targets": ["predicted"]}
     with run(tmp_path, net, x, explain=asked) as results:
         assert (results.precision, results.errors) == ("float32", {})
         full = {name: view.read(slice(0, 8)).astype(float) for name, view in results.maps.items()}
