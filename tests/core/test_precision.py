@@ -8,15 +8,15 @@ from camsweep.core.precision import difference
 from camsweep.core.results import open_results
 
 from ..support import Net, inputs
-from .test_sweep import METHODS, Watch, run
+from .test_sweep import METHODS, Stopping, Watch, run
 
-MORE = ["ig:steps=4", "smoothgrad:n=3", "scorecam", "ablationcam", "shapleycam", "fullgrad", "rise:n=16", "guided"]
+MORE = ["ig:steps=4", "smoothgrad:n=3", "scorecam", "ablationcam", "shapleycam", "fullgrad", "rise:n=16"]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_the_stated_error_is_that_of_the_first_batch(precision, rank, tmp_path):
-    net, x, watch = Net(rank), inputs(rank, 12), Watch()
+    net, x, watch = Net(rank, smooth=True), inputs(rank, 12), Watch()
     asked = {"methods": [*METHODS[:4], "grad", *MORE], "layers": ["first"], "batch_size": 8, "targets": ["predicted"]}
     with run(tmp_path, net, x, explain=asked) as results:
         assert (results.precision, results.errors) == ("float32", {})
@@ -29,7 +29,7 @@ def test_the_stated_error_is_that_of_the_first_batch(precision, rank, tmp_path):
             assert off == pytest.approx(np.abs(low - whole).max() / np.abs(whole).max(), rel=1e-6, abs=1e-9), name
             found = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(low, whole, strict=True) if b.std() > 0]
             assert like == pytest.approx(min(found), abs=1e-6), name
-            assert off < 0.3, name
+            assert off < 0.1, name
         assert any(off > 0 for off, _ in results.errors.values()), "or nothing was computed in it"
         assert results.map("grad").dtype == "float32"
     [line] = [note for note in watch.notes if note.startswith(f"{precision} against float32")]
@@ -82,9 +82,8 @@ def test_a_killed_run_goes_on_with_the_same_error(tmp_path):
     from camsweep.core.errors import Stopped
 
     stop, asked = threading.Event(), {"methods": ["grad"], "precision": "bf16", "batch_size": 4}
-    stop.set()
     with pytest.raises(Stopped):
-        run(tmp_path, Net(2), inputs(2, 12), stop=stop, explain=asked)
-    run(tmp_path, Net(2), inputs(2, 12), explain=asked).close()
+        run(tmp_path, Net(2), inputs(2, 60), stop=stop, watch=Stopping(stop), explain=asked)
+    run(tmp_path, Net(2), inputs(2, 60), explain=asked).close()
     with open_results(tmp_path / "run.h5") as results:
         assert set(results.errors) == {"grad"}
