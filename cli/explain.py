@@ -85,6 +85,9 @@ def explain(
     channels_last: Annotated[
         bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of images and volumes.")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, or bf16 or fp16 with a stated error, of what the model computes.")
+    ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="Try threads, memory layout and batch size first, and say what was best.")
     ] = False,
@@ -161,6 +164,7 @@ def explain(
             "threads": threads,
             "workers": workers,
             "channels_last": channels_last,
+            "precision": precision,
             "tune": tune or None,
             "score": score,
             "strict": strict or None,

@@ -26,6 +26,7 @@ def info(
 
     from ..core.errors import counted
     from ..core.results import Status, open_results
+    from ..core.results.schema import told
 
     with open_results(results) as file:
         maps: list[dict[str, Any]] = []
@@ -56,6 +57,8 @@ def info(
             "score": file.score,
             "maps": maps,
             "unruled": file.unruled,
+            "precision": file.precision,
+            "errors": file.errors,
             "messages": [
                 {
                     "id": file.ids[row],
@@ -87,6 +90,7 @@ def info(
             if (unruled := answer["unruled"])
             else []
         ),
+        *(["", told(answer["precision"], answer["errors"])] if answer["errors"] else []),
         "",
         f"made {source['finished']} on {source['device']} by camsweep {source['versions']['camsweep']}",
         *_messages(answer["messages"]),

@@ -25,7 +25,7 @@ from .pace import Memory, Pace
 from .plan import Cross, Plan, example
 from .relevance.bounds import bounds
 from .results import Parts, Schema, Status
-from .results.schema import MESSAGE_BYTES
+from .results.schema import MESSAGE_BYTES, told
 from .scheduling.allocation import cpus
 from .stages import OFF, Clock, Stage
 from .sweep import Columns, Watch, Work, sweep
@@ -68,6 +68,8 @@ class Sweep:
             work.workers = explain.workers or plan.dataset.workers(cpus(os.environ))
             if explain.tune or explain.batch_size == "auto":
                 work.pace = Pace(Memory(self.backend.device), say)
+            if plan.schema.errors:
+                self.watch.note(told(plan.schema.precision, plan.schema.errors))
             self.clock.begin()
             commit = plan.job.output.commit_every
             return sweep(work, plan.dataset, self.parts, self.stop, commit, self.budget, self.among)

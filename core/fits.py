@@ -19,6 +19,7 @@ from .domains.components import Components, independent
 from .errors import RequestError
 from .methods.concepts import POINTS
 from .plan import Plan
+from .precision import errors
 from .results import Schema
 from .results.schema import Concepts
 
@@ -39,7 +40,8 @@ def with_fits(plan: Plan, backend: Backend) -> Schema:
         if isinstance(domain, Components):
             mixing, offset = independent(_points(plan.dataset), domain.count, (plan.job.explain.seed,))
             concepts[name] = Concepts(mixing.T.tolist(), offset.tolist(), [])
-    return replace(schema, concepts=concepts)
+    schema = replace(schema, concepts=concepts)
+    return replace(schema, errors=errors(replace(plan, schema=schema), backend))
 
 
 def mean(dataset: Dataset) -> list[float]:
@@ -71,6 +73,6 @@ def _batches(dataset: Dataset) -> Iterator[NDArray[np.float32]]:
         batch = dataset.read(rows[start : start + TOGETHER])
         if len(batch.rows):
             found = True
-            yield batch.values
+            yield np.ascontiguousarray(batch.values)  # sums depend on the order in their last digits
     if not found:
         raise RequestError("none of the samples can be read and is finite")

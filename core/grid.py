@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 2 << 20
+"""Bytes that are resampled at once."""
 Array = TypeVar("Array")
 """A NumPy array or a torch tensor."""
 
@@ -26,14 +28,28 @@ def resize(array: Array, size: Sequence[int], *, antialias: bool = False) -> Arr
         return _torch(values, tuple(size), antialias)  # type: ignore[no-any-return]
     if values.dtype.kind != "f":
         values = values.astype(np.float32)
+    several = values.ndim > len(size) and len(values) > 1 and values.shape[-len(size) :] != tuple(size)
+    if several and values.nbytes > BLOCK:  # piece by piece it stays in the cache
+        step = max(1, BLOCK * len(values) // values.nbytes)
+        pieces = (resize(values[i : i + step], size, antialias=antialias) for i in range(0, len(values), step))
+        result: Any = None
+        for i, piece in enumerate(pieces):
+            if result is None:
+                result = np.empty_like(piece, shape=(len(values), *piece.shape[1:]))
+            result[i * step : i * step + len(piece)] = piece
+        return result  # type: ignore[no-any-return]
     for axis, new in zip(range(-len(size), 0), size, strict=True):
         old = values.shape[axis]
         if old == new:
             continue
         index, weights = taps(old, new, max(1.0, old / new) if antialias else 1.0)
         scale = weights.reshape(len(weights), new, *(1,) * (-axis - 1)).astype(values.dtype)
-        behind = (slice(None),) * (-axis - 1)
-        values = sum(values[(..., at, *behind)] * weight for at, weight in zip(index, scale, strict=True))
+        total: Any = 0
+        for at, weight in zip(index, scale, strict=True):
+            part = values.take(at, axis)
+            part *= weight
+            total = np.add(part, total, out=part)
+        values = total
     return values  # type: ignore[no-any-return]
 
 

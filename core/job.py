@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
 
+from .backend import Precision
 from .data import DataSection
 from .data.section import located
 from .durations import Seconds
@@ -73,6 +74,8 @@ class ExplainSection(Section):
     workers: int | None = Field(None, ge=1)
     """Threads that read ahead."""
     channels_last: bool | None = None
+    precision: Precision = "float32"
+    """What the model computes in, where the framework can; maps are stored as ever."""
     tune: bool = False
     """Whether threads, memory layout and batch size are tried out first."""
     seed: int = Field(0, ge=0)
@@ -217,6 +220,7 @@ class Job(Section):
             "output.resolution": output.resolution,
             "output.dtype": output.dtype,
             "output.inputs": output.inputs,
+            **({} if (precision := self.explain.precision) == "float32" else {"explain.precision": precision}),
         }
 
 

@@ -68,7 +68,7 @@ class Plan:
     def tapping(self) -> Tapping:
         """What of each forward is kept."""
         asked = frozenset[str]().union(*(cross.expression.asks for cross in self.maps))
-        execution = Execution(channels_last=self.job.explain.channels_last)
+        execution = Execution(self.job.explain.channels_last, self.job.explain.precision)
         return Tapping(self.layers, len(self.schema.input_shape) - 1, asked, execution)
 
     @property
@@ -180,6 +180,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         targets=columns,
         maps=[_describe(cross, structure, tuple(dataset.shape), resolution, domains) for cross in maps],
         dtype=job.output.dtype,
+        precision=job.explain.precision,
         compression=job.output.compression,
         inputs_dtype="float32" if job.output.inputs == "copy" else None,
         data=job.data.model_dump(mode="json", exclude_none=True),
@@ -203,10 +204,19 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
 
 def _check_switches(job: Job, backend: Backend) -> None:
     """`RequestError` where the job asks for a way to run that the backend does not have."""
-    asked = {"channels_last": job.explain.channels_last is not None}
+    precision = job.explain.precision
+    asked = {"channels_last": job.explain.channels_last is not None, "precision": precision != "float32"}
     if missing := [key for key, given in asked.items() if given and key not in backend.switches]:
         how = f"; {backend.notes[0]}" if backend.notes else ""
         raise RequestError(f"explain.{missing[0]} has no meaning for the {backend.name} backend here{how}; take it out")
+    if precision == "float32":
+        return
+    if job.output.dtype == "float64":
+        raise RequestError(f"precision {precision} and dtype float64 are asked for; leave one out")
+    if whole := next((each for each in job.explain.expressions if "r" in each.asks), None):
+        raise RequestError(
+            f"{whole} cannot be had in {precision}: what it shares out would not add up; leave out one of them"
+        )
 
 
 def _structure(backend: Backend, first: Batch, dataset: Dataset) -> Structure:

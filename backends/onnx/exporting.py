@@ -92,8 +92,8 @@ class ExportingBackend(OnnxBackend):
         return super().unruled(example, extra)
 
     @contextmanager
-    def _ready(self, rank: int) -> Iterator[None]:
-        with JIT.optimized_execution(False), super()._ready(rank):  # its fusions are for other purposes
+    def _ready(self, layout: torch.memory_format) -> Iterator[None]:
+        with JIT.optimized_execution(False), super()._ready(layout):  # its fusions are for other purposes
             yield
 
     def _take(self, given: Mapping[str, NDArray[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ class TorchBackend:
 
     name = "torch"
     answers = frozenset("AGHDSRCxgudbyopTNtfYr")
-    switches = frozenset({"channels_last"})
+    switches = frozenset({"channels_last", "precision"})
     notes: Sequence[str] = ()
     input_shape: tuple[int, ...] | None = None
     """A module does not say."""
@@ -118,7 +119,8 @@ class TorchBackend:
                 raise RequestError(f"layer {layer!r} is compiled TorchScript, which cannot be watched; choose another")
         layout = _layout(tapping.rank, tapping.execution.channels_last)
         with self._ready(layout), ExitStack() as hooks:
-            session = TorchSession(self._calling, tapping, self._grids, partial(self._tensor, layout=layout), layout)
+            calling = replace(self._calling, half=HALVES.get(tapping.execution.precision))
+            session = TorchSession(calling, tapping, self._grids, partial(self._tensor, layout=layout), layout)
             for layer in tapping.layers:
                 hooks.callback(named[layer].register_forward_hook(partial(session.tap, layer)).remove)
             yield session
@@ -238,6 +240,7 @@ class Seen:
         return max(same, key=lambda layer: layer.name.count(".")).name
 
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RANKS = {torch.channels_last: 2, torch.channels_last_3d: 3}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -41,9 +41,19 @@ class Calling:
     """Name of the argument that the input is given as, None for the first."""
     output: str | None = None
     """Key of the output that is explained."""
+    half: torch.dtype | None = None
+    """What operators that can do with fewer digits compute in."""
+
+    def cast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """To be entered where operators run."""
+        return nullcontext() if self.half is None else torch.autocast(device.type, self.half)
 
     def __call__(self, x: Tensor, extra: Mapping[str, Tensor]) -> Any:
         """One forward."""
+        with self.cast(x.device):
+            return self._called(x, extra)
+
+    def _called(self, x: Tensor, extra: Mapping[str, Tensor]) -> Any:
         return self.module(x, **extra) if self.argument is None else self.module(**{self.argument: x}, **extra)
 
     def read(self, given: Any, last: LastActivation | NoActivation, rows: Tensor) -> Read:
@@ -55,6 +65,9 @@ class Calling:
 
     def reread(self, named: Mapping[str, Tensor], key: str, made: Tensor, rows: Tensor, final: str | None) -> Read:
         """The same where it is known which output is explained, and which tensor its scores are."""
+        if self.half is not None:
+            named = {name: each.float() if each.dtype == self.half else each for name, each in named.items()}
+            made = made.float()
         raw = named[key]
         if raw.ndim == 1 and len(raw) == len(rows):
             raw = raw[:, None]
@@ -284,7 +297,11 @@ class TorchPass:
     @property
     def activations(self) -> Mapping[str, Tensor]:
         """The tapped activations, detached."""
-        return {name: self.taps[name].detach() for name in self.session.tapping.layers}
+        return {name: self._full(self.taps[name].detach()) for name in self.session.tapping.layers}
+
+    def _full(self, tensor: Tensor) -> Tensor:
+        """In the type of the input, whatever the model computes in."""
+        return tensor if self.session.calling.half is None else tensor.to(self.inputs.dtype)
 
     @property
     def biases(self) -> Mapping[str, Tensor]:
@@ -337,6 +354,7 @@ class TorchPass:
             [products[layer]] = torch.autograd.grad(
                 gradient, [activation], activation.detach(), retain_graph=True, materialize_grads=True
             )
+            products[layer] = self._full(products[layer])
             self.session.passes["backward"] += 1
         return self._on_grids({name: each.detach() for name, each in gradients.items()}), products
 
@@ -353,7 +371,7 @@ class TorchPass:
     def _on_grids(self, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Those at the biases as (batch, channel, *s); the layers' are already."""
         grids = {name: grid for name, (_, _, grid) in self.offsets.items()}
-        return {name: grids[name].read(each) if name in grids else each for name, each in gradients.items()}
+        return {n: self._full(grids[n].read(each) if n in grids else each) for n, each in gradients.items()}
 
     def relevance(self, start: Mapping[str, Tensor], manner: Manner) -> Propagated:
         """See `core.backend.Pass.relevance`."""
@@ -383,7 +401,8 @@ class TorchPass:
     def replayed(self, layer: str, activation: Tensor) -> Outputs:
         """The outputs from the recorded tail."""
         assert self.tape is not None  # noqa: S101
-        current = self.tape.replay(self.taps[layer], activation)
+        with self.session.calling.cast(activation.device):
+            current = self.tape.replay(self.taps[layer], activation)
         rows = self.outputs.rows
         named = named_tensors(current(self.given), len(rows))
         self.session.passes["tail"] += 1

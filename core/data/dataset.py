@@ -102,7 +102,11 @@ class Dataset:
         One that cannot be read, or ends in another shape, is in ``failed``; one with NaN or infinity in ``nonfinite``.
         """
         kept, values, failed = self._collect(np.asarray(rows, np.int64), geometric_only=False)
-        bad = (~np.isfinite(values)).reshape(len(values), -1).sum(1) if len(values) else np.zeros(0, np.int64)
+        bad = np.zeros(len(values), np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole = np.isfinite(values.sum(dtype=np.float32))  # which it hardly ever is where a value is not
+        if not whole:
+            bad = (~np.isfinite(values)).reshape(len(values), -1).sum(1)
         nonfinite = {int(row): f"input has {n} NaN or infinite values" for row, n in zip(kept, bad, strict=True) if n}
         if nonfinite:
             kept, values = kept[bad == 0], values[bad == 0]
@@ -153,7 +157,7 @@ class Dataset:
                 with self.clock(Stage.READ):
                     together = np.stack([stored for _, stored in group])  # of a mapped file, here it is read
                 with self.clock(Stage.TRANSFORM):
-                    values, _ = self._transform(together, geometric_only=geometric_only)
+                    values, _ = self._transform(together, geometric_only=geometric_only, own=True)
                 self._check(values.shape[1:])
             except RequestError as error:
                 failed.update({int(row): str(error) for row in rows[here]})
@@ -174,17 +178,24 @@ class Dataset:
                 fix = f'set mode = "{"gray" if self.shape[0] == 1 else "rgb"}"'
             raise RequestError(f"shape {shape}, expected {self.shape}; {fix}")
 
-    def _transform(self, stored: NDArray[Any], *, geometric_only: bool) -> tuple[Floats, tuple[int, ...]]:
-        """A stack of stored samples as (n, channel, *s), and its (channel, *s) before the transforms."""
+    def _transform(
+        self, stored: NDArray[Any], *, geometric_only: bool, own: bool = False
+    ) -> tuple[Floats, tuple[int, ...]]:
+        """A stack of stored samples as (n, channel, *s), and its (channel, *s) before the transforms.
+
+        In whatever order of memory comes of them: images stay channels-last, as networks want them. The stack is
+        overwritten where it is its ``own``.
+        """
         canonical = self._layout.canonical(stored)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and reported as such
             values: Floats = canonical.astype(np.float32, copy=False)
         geometry = Geometry(self._stored_axes, canonical.shape[2:])
         for step in self._transforms:
             if step.geometric or not geometric_only:
-                values = step.apply(values, geometry)
+                values = (step.change if own else step.apply)(values, geometry)
+                own = own and not isinstance(step, Python)  # whose result may be anybody's
                 geometry = step.moved(geometry)
-        return np.ascontiguousarray(values), canonical.shape[1:]
+        return values, canonical.shape[1:]
 
     def _geometry(self, sizes: tuple[int, ...]) -> Geometry:
         geometry = Geometry(self._stored_axes, sizes)

@@ -47,6 +47,10 @@ class Transform(BaseModel):
         """The batch (n, channel, *s), changed."""
         raise NotImplementedError
 
+    def change(self, values: Floats, geometry: Geometry) -> Floats:
+        """The same of a batch that nobody else has, which may be overwritten."""
+        return self.apply(values, geometry)
+
     def moved(self, geometry: Geometry) -> Geometry:
         """Where the points of the result lie."""
         return geometry
@@ -98,6 +102,11 @@ class Scale(Transform):
         """Multiply."""
         return values * np.float32(self.factor)
 
+    def change(self, values: Floats, geometry: Geometry) -> Floats:
+        """Multiply in place."""
+        values *= np.float32(self.factor)
+        return values
+
 
 @transform("normalize")
 class Normalize(Transform):
@@ -120,14 +129,24 @@ class Normalize(Transform):
 
     def apply(self, values: Floats, geometry: Geometry) -> Floats:
         """Subtract and divide, channel by channel."""
+        mean, std = self._columns(values)
+        return (values - mean) / std
+
+    def change(self, values: Floats, geometry: Geometry) -> Floats:
+        """The same in place."""
+        mean, std = self._columns(values)
+        values -= mean
+        values /= std
+        return values
+
+    def _columns(self, values: Floats) -> tuple[Floats, Floats]:
         for what, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) not in (1, values.shape[1]):
                 raise RequestError(
                     f"transform normalize: {len(numbers)} numbers in {what}, the data have {values.shape[1]} channels"
                 )
         column = (-1, *(1,) * (values.ndim - 2))
-        mean, std = (np.array(v, np.float32).reshape(column) for v in (self.mean, self.std))
-        return (values - mean) / std
+        return np.array(self.mean, np.float32).reshape(column), np.array(self.std, np.float32).reshape(column)
 
 
 class _Sized(Transform):

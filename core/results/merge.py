@@ -102,6 +102,8 @@ def describe(file: h5py.File, schema: Schema, finished: str) -> None:
     if schema.bounds is not None:
         file["inputs/bounds"] = np.array(schema.bounds)
     file.require_group("maps").attrs["unruled"] = json.dumps(schema.unruled)
+    if schema.precision != "float32":
+        file["maps"].attrs.update({"precision": schema.precision, "errors": json.dumps(schema.errors)})
     _axes(file, schema)
     for each in schema.maps:
         _describe_map(file, schema, each)

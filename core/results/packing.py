@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-SAVING = 0.1
+SAVING = 0.15
 """Of its size: what gzip must save of a row, or its batch is stored as it is."""
 WORDS = 256
 _WEIGHTS = np.stack([np.ones(WORDS), np.arange(WORDS, 0, -1)], 1)

@@ -136,6 +136,9 @@ class Results:
         Each map by its name, ``maps["gradcam@layer4"]``, or by expression and layer, ``maps["gradcam", "layer4"]``.
     unruled
         Operators of the model that have no rule of relevance, and how often they run.
+    precision, errors
+        What the model computed in; where that is not float32, of each map the largest difference from it and the lowest
+        correlation in the first batch.
     """
 
     def __init__(self, path: Path) -> None:
@@ -158,6 +161,8 @@ class Results:
         self.target_foil: NDArray[np.int32] = file["targets/foil"][:]
         self.score: str = file["targets"].attrs["score"]
         self.unruled: dict[str, int] = json.loads(file["maps"].attrs.get("unruled", "{}"))
+        self.precision: str = file["maps"].attrs.get("precision", "float32")
+        self.errors: dict[str, list[float]] = json.loads(file["maps"].attrs.get("errors", "{}"))
         order = dict.fromkeys(path.split("/")[1] for path in json.loads(file.attrs["columns"]) if path[:5] == "maps/")
         self.maps = Maps({view.name: view for view in (MapView(file["maps"][name]) for name in order)})
         self.provenance: dict[str, Any] = {k: _plain(k, v) for k, v in file["provenance"].attrs.items()}

@@ -209,6 +209,10 @@ class Schema(Recorded):
     """Operators of the model that have no rule of relevance, and how often they run, where relevance was asked for."""
     data: dict[str, Any] = field(default_factory=dict)
     """The job's data section, paths absolute: where the inputs came from."""
+    precision: str = "float32"
+    """What the model computed in."""
+    errors: dict[str, list[float]] = field(default_factory=dict)
+    """By map, of the first batch: the largest difference from float32, by the largest value; the lowest correlation."""
     compression: str = "auto"
     shards: int | None = None
     """Into how many shards the run is split, None where it is not; of no account once it is finished."""
@@ -239,6 +243,12 @@ class Schema(Recorded):
         if self.inputs_dtype:
             columns.append(Column("inputs/values", self.inputs_dtype, self.input_shape))
         return tuple(columns)
+
+
+def told(precision: str, errors: Mapping[str, list[float]]) -> str:
+    """What fewer digits cost, in one line; see `Schema.errors`."""
+    each = "; ".join(f"{name} {off:.2g}, {like:.4f}" for name, (off, like) in errors.items())
+    return f"{precision} against float32, largest difference and lowest correlation in the first batch: {each}"
 
 
 CHECKSUM = Column("samples/crc32", "uint32")

@@ -13,7 +13,7 @@ from camsweep.core.pace import Memory, Pace
 from camsweep.core.tuning import options, threads, tuned
 
 from ..support import Net, inputs
-from .test_sweep import Forgetful, Watch, everything, run
+from .test_sweep import Forgetful, Stopping, Watch, everything, run
 
 
 class Plenty:
@@ -92,9 +92,9 @@ def test_maps_are_the_same_and_another_size_goes_on(tmp_path):
         for name, values in everything(results).items():
             assert np.allclose(found[name], values, rtol=1e-12, atol=1e-14), name
     stop = threading.Event()
-    stop.set()
+    halt = Stopping(stop)
     with pytest.raises(Stopped):
-        run(tmp_path, net, x, name="half.h5", stop=stop, explain={"batch_size": "auto"}, **settings)
+        run(tmp_path, net, x, name="half.h5", stop=stop, watch=halt, explain={"batch_size": "auto"}, **settings)
     with run(tmp_path, net, x, name="half.h5", explain={"batch_size": 7}, **settings) as results:
         for name, values in everything(results).items():
             assert np.allclose(found[name], values, rtol=1e-12, atol=1e-14), name

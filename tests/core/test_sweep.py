@@ -232,6 +232,18 @@ def test_half_precision_keeps_small_maps(tmp_path):
         assert (np.abs(half[name] - single[name]) <= 2.5e-4 * largest).all()
 
 
+class Stopping(Watch):
+    """Stops a run after its first commit."""
+
+    def __init__(self, stop):
+        super().__init__()
+        self.stop = stop
+
+    def advance(self, rows):
+        super().advance(rows)
+        self.stop.set()
+
+
 def test_stopping_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
     net, x, stop = Net(2), inputs(2, 40), threading.Event()
 

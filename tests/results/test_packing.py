@@ -9,7 +9,7 @@ from camsweep.core.job import COMPRESSIONS, Job
 from camsweep.core.results import open_results, verify
 from camsweep.core.results.packing import Packing, fletcher32
 
-from ..core.test_sweep import everything, run
+from ..core.test_sweep import Stopping, everything, run
 from ..support import Net
 
 RNG = np.random.default_rng(2)
@@ -63,7 +63,7 @@ class Large(Net):
 @pytest.mark.parametrize("text", ["auto", "none", "gzip:4", "lzf"])
 def test_results_are_the_same_however_they_are_packed(text, tmp_path):
     x = RNG.normal(size=(9, 2, 64, 70)).astype(np.float32)
-    settings = {"explain": {"batch_size": 4, "methods": ["grad", "gradcam"], "layers": ["first"]}}
+    settings = {"explain": {"batch_size": 4, "methods": ["grad+input", "gradcam"], "layers": ["first"]}}
     with run(tmp_path, Large(2), x, **settings) as results:
         plain = everything(results)
     with run(tmp_path, Large(2), x, name="run2.h5", output={"compression": text}, **settings) as results:
@@ -71,7 +71,7 @@ def test_results_are_the_same_however_they_are_packed(text, tmp_path):
             assert np.array_equal(plain[name], values), name
     assert verify(tmp_path / "run2.h5") == []
     with h5py.File(tmp_path / "run2.h5") as file:
-        values = file["maps/grad/values"]
+        values = file["maps/grad+input/values"]
         assert values.compression == {"auto": "gzip", "none": None, "gzip:4": "gzip", "lzf": "lzf"}[text]
         assert values.compression_opts == {"auto": 1, "gzip:4": 4}.get(text)
         assert values.fletcher32
@@ -85,11 +85,10 @@ def test_an_unfinished_run_goes_on_as_it_was_packed(tmp_path):
 
     from camsweep.core.errors import Stopped
 
-    x, stop = RNG.normal(size=(9, 2, 64, 70)).astype(np.float32), threading.Event()
-    stop.set()
-    settings = {"batch_size": 4, "methods": ["grad"]}
+    x, stop = RNG.normal(size=(30, 2, 64, 70)).astype(np.float32), threading.Event()
+    settings = {"batch_size": 2, "methods": ["grad"]}
     with pytest.raises(Stopped):
-        run(tmp_path, Large(2), x, stop=stop, explain=settings, output={"compression": "lzf"})
+        run(tmp_path, Large(2), x, stop=stop, watch=Stopping(stop), explain=settings, output={"compression": "lzf"})
     run(tmp_path, Large(2), x, explain=settings, output={"compression": "none"}).close()
     with open_results(tmp_path / "run.h5") as results:
         assert np.isfinite(results.map("grad").read()).all()
