@@ -108,7 +108,7 @@ def explain(
         bool | None, typer.Option("--render/--no-render", help="Pictures too, into OUT without its suffix.")
     ] = None,
     commit_every: Annotated[
-        str | None, typer.Option(metavar="SECONDS", help="Commit so much work at once: 2s, .. Every batch unless said.")
+        str | None, typer.Option(metavar="SECONDS", help="Commit so much work at once, 1s unless said; 0 every batch.")
     ] = None,
     compression: Annotated[
         str | None, typer.Option(metavar="auto|none|lzf|gzip:1-9", help="Of the maps in the file.")

@@ -119,7 +119,7 @@ class OutputSection(Section):
     resolution: Literal["input", "layer"] = "input"
     dtype: Literal["float32", "float16", "float64"] = "float32"
     inputs: Literal["link", "copy"] = "link"
-    commit_every: Seconds = Field(0.0, ge=0)
+    commit_every: Seconds = Field(1.0, ge=0)
     """Seconds of work that are committed at once, and at most done again after a kill; 0 commits every batch."""
     render: bool = False
     compression: str = "auto"

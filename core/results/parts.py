@@ -10,7 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -70,8 +70,8 @@ class Parts(Generic[Kind]):
 
     def _noted(self) -> Parts[Kind]:
         # By the json module: file names can hold bytes that are not UTF-8, which pydantic does not write.
-        manifest = json.dumps(asdict(self.schema)).encode()  # type: ignore[call-overload]
-        durable.write(self.folder / "manifest.json", _checked(manifest))
+        manifest = json.dumps(self.schema, default=lambda each: {f.name: getattr(each, f.name) for f in fields(each)})
+        durable.write(self.folder / "manifest.json", _checked(manifest.encode()))
         return self
 
     def split(self, shards: int) -> Parts[Kind]:

@@ -68,6 +68,7 @@ device = "cpu"
 
 [output]
 path = "{output}"
+commit_every = 0
 """
 
 BATCH = 8
