@@ -159,7 +159,7 @@ def explain(
             "methods": method,
             "layers": layer,
             "targets": target,
-            "batch_size": batch_size,
+            "batch_size": int(batch_size) if batch_size and batch_size.lstrip("-").isdecimal() else batch_size,
             "device": device,
             "threads": threads,
             "workers": workers,

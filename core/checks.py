@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from .backend import Structure
+from .backend import Backend, Structure
 from .baselines import array
 from .data import Dataset
 from .domains import Domain, Space, key_of
 from .errors import RequestError, nearest
+from .job import Job
 from .keys import Threshold
 from .methods import Expression
 from .methods.perturbation import windows
@@ -106,3 +107,20 @@ def settle_layer(name: str, structure: Structure) -> str:
         last = f"; the last layer with them is {structure.auto!r}" if structure.auto else ""
         raise RequestError(f"layer {name!r} has no spatial axes, its output is {layer.shape}{last}")
     return name
+
+
+def check_switches(job: Job, backend: Backend) -> None:
+    """`RequestError` where the job asks for a way to run that the backend does not have."""
+    precision = job.explain.precision
+    asked = {"channels_last": job.explain.channels_last is not None, "precision": precision != "float32"}
+    if missing := [key for key, given in asked.items() if given and key not in backend.switches]:
+        how = f"; {backend.notes[0]}" if backend.notes else ""
+        raise RequestError(f"explain.{missing[0]} has no meaning for the {backend.name} backend here{how}; take it out")
+    if precision == "float32":
+        return
+    if job.output.dtype == "float64":
+        raise RequestError(f"precision {precision} and dtype float64 are asked for; leave one out")
+    if whole := next((each for each in job.explain.expressions if "r" in each.asks), None):
+        raise RequestError(
+            f"{whole} cannot be had in {precision}: what it shares out would not add up; leave out one of them"
+        )

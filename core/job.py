@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from .backend import Precision
 from .data import DataSection
@@ -53,7 +54,7 @@ def _batch(value: Any) -> Any:
     except (TypeError, ValueError):
         size = 0
     if size < 1:
-        raise ValueError("expected a whole number greater than 0, or auto")
+        raise PydanticCustomError("batch_size", "input should be a whole number greater than 0, or auto")
     return size
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .backend import Backend, Execution, Structure, Tapping
-from .checks import check_levels, check_ranks, check_sizes, settle_domains, settle_layer
+from .checks import check_levels, check_ranks, check_sizes, check_switches, settle_domains, settle_layer
 from .costs import passes
 from .data import Batch, Dataset
 from .domains import Domain, Space, key_of
@@ -160,7 +160,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
     for expression in expressions:
         check_levels(expression, dataset)
         check_sizes(expression, dataset)
-    _check_switches(job, backend)
+    check_switches(job, backend)
     needs_layer = any(expression.layered for expression in expressions)
     layers = tuple(dict.fromkeys(settle_layer(name, structure) for name in explain.layers)) if needs_layer else ()
     maps = [Cross(expression, each) for expression in expressions for each in _layers_of(expression, layers)]
@@ -200,23 +200,6 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
         ),
     )
     return Plan(job, dataset, structure, readout, targets, maps, schema, domains)
-
-
-def _check_switches(job: Job, backend: Backend) -> None:
-    """`RequestError` where the job asks for a way to run that the backend does not have."""
-    precision = job.explain.precision
-    asked = {"channels_last": job.explain.channels_last is not None, "precision": precision != "float32"}
-    if missing := [key for key, given in asked.items() if given and key not in backend.switches]:
-        how = f"; {backend.notes[0]}" if backend.notes else ""
-        raise RequestError(f"explain.{missing[0]} has no meaning for the {backend.name} backend here{how}; take it out")
-    if precision == "float32":
-        return
-    if job.output.dtype == "float64":
-        raise RequestError(f"precision {precision} and dtype float64 are asked for; leave one out")
-    if whole := next((each for each in job.explain.expressions if "r" in each.asks), None):
-        raise RequestError(
-            f"{whole} cannot be had in {precision}: what it shares out would not add up; leave out one of them"
-        )
 
 
 def _structure(backend: Backend, first: Batch, dataset: Dataset) -> Structure:

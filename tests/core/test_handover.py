@@ -64,4 +64,5 @@ def test_maps_are_stored_as_numpy_would(dtype):
         scale = np.maximum(np.abs(low), np.abs(high))
         assert np.array_equal(columns["m/scale"][:, 0], scale, equal_nan=True)
         wanted = wanted / np.where(scale > 0, scale, 1)[:, None, None]
-    assert np.array_equal(columns["m/values"][:, 0], wanted.astype(dtype), equal_nan=True)
+    with np.errstate(over="ignore"):  # of the map that is not finite
+        assert np.array_equal(columns["m/values"][:, 0], wanted.astype(dtype), equal_nan=True)
