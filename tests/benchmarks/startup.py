@@ -63,5 +63,19 @@ def case_one(bench: Bench) -> None:
         bench.ratio(case, times, OURS, "import torch")
 
 
+def case_finished(bench: Bench) -> None:
+    """What is finished, asked for again: nothing that computes or draws is loaded."""
+    with tempfile.TemporaryDirectory() as made:
+        results = f"{made}/digits.h5"
+        explain = ["explain", str(ROOT / "sample_data" / "digits.toml"), "-o", results]
+        process("-m", "camsweep", *explain)
+        for command in (explain, ["info", results], ["render", results]):
+            times = bench.race("finished", {OURS: lambda command=command: process("-m", "camsweep", *command)})
+            taken, goal = sorted(times.seconds[OURS]), "<= 0.5" if command is explain else ""
+            middle = taken[len(taken) // 2]
+            bench.add("finished", f"camsweep {command[0]}", middle, low=taken[0], high=taken[-1], unit="s", goal=goal)
+
+
 if __name__ == "__main__":
-    Bench("startup", __doc__ or "", {"commands": case_commands, "one": case_one}).run()
+    cases = {"commands": case_commands, "one": case_one, "finished": case_finished}
+    Bench("startup", __doc__ or "", cases).run()
