@@ -32,7 +32,7 @@ demo: $(VENV)/.runtime ## Install, explain the sample data, draw the maps into d
 
 # One worker for each core; threads of their own would only get into each other's way. Hundreds of processes are started:
 # bytecode is written, whatever the environment says, or each would compile its modules anew.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 test: $(VENV)/.test ## Install what tests need, and run them
 	$(PYTEST) -m "not full"

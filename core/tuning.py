@@ -49,7 +49,7 @@ def tuned(
 
     layouts = [execution]
     if rank > 1 and "channels_last" in switches:
-        layouts = [replace(execution, channels_last=last) for last in (rank == 2, rank != 2)]
+        layouts = [replace(execution, channels_last=last) for last in (True, False)]
     execution = _fastest(layouts, seconds)
     given = cpus(os.environ)
     counts = [torch.get_num_threads(), *(n for n in (1, 2, 4, 8, 16, 32, 64) if n < given), given]

@@ -178,7 +178,7 @@ def job_text(**changes: str) -> str:
         "model": 'source = "models.py:Net"\nweights = "weights.pt"',
         "data": 'path = "signals.npz"\ninput = "x"\nlabel = "y"\nid = "id"\nclasses = "classes"\nlayout = "NCT"',
         "explain": 'methods = ["hirescam"]\nlayers = ["first"]\nbatch_size = 4\ndevice = "cpu"',
-        "output": 'path = "run.h5"',
+        "output": 'path = "run.h5"\ncommit_every = 0',
     }
     return "\n".join(f"[{name}]\n{text}\n{changes.get(name, '')}" for name, text in lines.items())
 

@@ -48,7 +48,7 @@ def job_of(folder, methods, *, name="run.h5", dtype="float64", data=None, **expl
         "model": {"source": "tests:none"},
         "data": {"path": "x.npz", "input": "x", "id": "id", "layout": "NCT", "rate": RATE, **(data or {})},
         "explain": {"methods": methods, "targets": ["top:2"], **explain},
-        "output": {"path": name, "dtype": dtype},
+        "output": {"path": name, "dtype": dtype, "commit_every": 0},
     }
     sections["data"] = {key: value for key, value in sections["data"].items() if value is not None}
     return Job.load(None, sections, folder)

@@ -55,7 +55,7 @@ def run(folder, module, x, *, name="run.h5", stop=None, watch=None, force=False,
                 "targets": ["top:2"],
                 **sections.get("explain", {}),
             },
-            "output": {"path": name, **sections.get("output", {})},
+            "output": {"path": name, "commit_every": 0, **sections.get("output", {})},
         },
         folder,
     )

@@ -211,7 +211,9 @@ def main() -> int:
         global main_of_command
         import torch
 
-        from camsweep.backends import torch as _  # noqa: F401
+        import camsweep.backends.torch
+        import camsweep.cli.explain
+        import camsweep.core.sharded  # noqa: F401  (what a run would load in each fork anew)
         from camsweep.cli.entry import main as main_of_command
         from camsweep.core.results import parts
 

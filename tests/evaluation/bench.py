@@ -38,7 +38,7 @@ def job(folder, methods, rank=2, count=5, name="run.h5", targets=("predicted",),
                 "targets": list(targets),
                 **sections.get("explain", {}),
             },
-            "output": {"path": name, "dtype": "float64", **sections.get("output", {})},
+            "output": {"path": name, "dtype": "float64", "commit_every": 0, **sections.get("output", {})},
         },
         folder,
     )

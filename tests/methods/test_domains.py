@@ -352,7 +352,7 @@ def test_no_gradient_times_input_in_a_domain_that_is_not_linear(rank):
 # Whatever the size
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 7), min_size=1, max_size=3),
     st.integers(1, 3),

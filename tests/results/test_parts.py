@@ -112,7 +112,7 @@ def runs(draw):
 
 
 @given(run=runs(), seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_the_order_the_file_holds_the_rows(tmp_path_factory, run, seed):
     which, splits, unsorted = run
     parts, output = begun(tmp_path_factory.mktemp("run"), which)
