@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 from .errors import RequestError, nearest
@@ -52,9 +54,23 @@ def _module(where: str, _: tuple[int, int]) -> Any:
     """Run once as long as the file stays the same."""
     if not where.endswith(".py"):
         return importlib.import_module(where) if importlib.util.find_spec(where.partition(".")[0]) else None
-    spec = importlib.util.spec_from_file_location(Path(where).stem, where)
-    if spec is None or spec.loader is None or not Path(where).is_file():
+    if not Path(where).is_file():
         return None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module, loader = unloaded(Path(where))
+    loader.exec_module(module)
     return module
+
+
+def unloaded(path: Path) -> tuple[ModuleType, SourceFileLoader]:
+    """A file of code as an empty module, and what fills it: with the file as it is now, leaving nothing beside it."""
+    loader = _AsWritten(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
+    assert spec is not None  # noqa: S101  (where there is a loader there is a spec)
+    return importlib.util.module_from_spec(spec), loader
+
+
+class _AsWritten(SourceFileLoader):
+    """Python's own cache takes a file that changed within a second, to the same length, for the one before."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        return self.source_to_code(self.get_data(self.path), self.path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import pickle
 import re
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import RequestError, nearest
+from ...core.user_code import unloaded
 from ..checkpoints import check, check_sums
 from ..code import code_file, parted
 
@@ -166,12 +166,9 @@ def imported_code(where: str) -> ModuleType:
     if not where.endswith(".py"):
         return importlib.import_module(where)
     path = code_file(where)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None  # noqa: S101  (a .py file always has both)
-    assert spec.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(spec)
+    module, loader = unloaded(path)
     with _importable(path.parent, path.stem, module):
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     return module
 
 
