@@ -91,9 +91,8 @@ def scene(folder: Path, log: Path) -> list[str]:
     camsweep("explain", "job.toml", "--out", "whole.h5", "--quiet", folder=folder)
     tell("the run that is not split:", camsweep("status", "whole.h5", folder=folder))
 
-    (folder / "pause").write_text(
-        "3"
-    )  # 10 batches a task: half a minute, more than a limit of a minute leaves after its notice
+    # 10 batches a task, a minute: what a preempted one has left takes longer than its limit of a minute, less the notice.
+    (folder / "pause").write_text("6")
     words = ["--sbatch=--partition=low", "--sbatch=--mem=200", "--sbatch=--signal=B:USR1@20", "--time", "1"]
     told = camsweep("submit", "job.toml", "--tasks", str(TASKS), *words, "--run", folder=folder)
     tell("submitted:", told)
