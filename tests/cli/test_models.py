@@ -123,6 +123,7 @@ def test_native_is_tensorflow_itself(call, samples):
 
 WRITE = """
 import tf_keras, tensorflow as tf
+tf_keras.utils.set_random_seed(0)
 x = tf_keras.Input((16, 2))
 h = tf_keras.layers.Conv1D(3, 3, activation="relu", name="conv")(x)
 h = tf.math.erfinv(tf.tanh(h) * 0.5)
