@@ -148,7 +148,7 @@ def _lines(outcome: Outcome, rows: list[Row]) -> list[str]:
         controls = dict.fromkeys(row.control_is for row in mine)
         lines += [f"{name} · {target}" if several else name, f"control: {', '.join(controls)}"]
         lines += [*table([_cells(row) for row in mine], HEAD), ""]
-    ran = f"; {outcome.forwards:.4g} forwards a sample, {outcome.predicted:.4g} foreseen"
+    ran = f"; forwards a sample: {outcome.forwards:.4g}, foreseen: {outcome.predicted:.4g}"
     done = int((outcome.file.status == 1).sum())
     lines.append(
         f"{outcome.file.path}: {done} of {len(outcome.file.status)} samples"
@@ -178,6 +178,6 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
         *table(rows, ("map", "control", "metrics")),
         *(["", "left out", *left] if left else []),
         "",
-        f"{plan['forwards_per_sample']:.4g} forwards for each of {plan['samples']} samples, {plan['forwards']} in all",
+        f"samples: {plan['samples']}, forwards a sample: {plan['forwards_per_sample']:.4g}, in all: {plan['forwards']}",
         f"into {plan['metrics_file']}",
     ]

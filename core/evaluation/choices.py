@@ -10,13 +10,14 @@ from ..metrics import METRICS, Choice, parse_metric
 
 _FAST = (
     "completeness", "conservation", "gini", "entropy", "effective-complexity", "pointing", "relevance-mass",
-    "relevance-rank", "topk", "roc-auc", "average-drop", "gain", "increase",
+    "relevance-rank", "topk", "roc-auc",
 )  # fmt: skip
 _STANDARD = (
-    *_FAST, "deletion", "insertion", "aopc", "abpc", "road-confidence", "sufficiency", "comprehensiveness",
+    *_FAST, "average-drop", "gain", "increase", "deletion", "insertion", "aopc", "abpc", "road-confidence",
+    "sufficiency", "comprehensiveness",
 )  # fmt: skip
 SETS: Mapping[str, tuple[str, ...]] = {"fast": _FAST, "standard": _STANDARD, "full": tuple(METRICS)}
-"""``fast``: a forward for each map at most; ``standard``: those of curves and ROAD too; ``full``: every metric."""
+"""``fast``: what asks the model nothing; ``standard``: scores of changed inputs too; ``full``: every metric."""
 _BETWEEN = re.compile(r",(?=[a-z0-9-]+(?:[:,]|$))")
 """A comma that begins another metric, and not another key of the same, ``deletion:steps=50,fill=blur,gini``."""
 

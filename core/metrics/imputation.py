@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -19,6 +20,10 @@ EXACT = 1e-10
 """Of the right side: what the solution of conjugate gradients may miss."""
 BAND = 1 << 24
 """Numbers of a band (128 MiB), which beats a sparse factor up to there: always for 224 x 224."""
+
+
+SIDE_BY_SIDE = 8
+"""Rows that are solved at once, at most: each has a band of its own in memory."""
 
 
 def impute(x: Tensor, removed: Tensor) -> Tensor:
@@ -93,14 +98,18 @@ def _dot(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _each(solve: Solve, given: Tensor, removed: Tensor) -> Tensor:
-    """The rows one by one, by NumPy; those where all or nothing goes stay as they are."""
+    """Each row by NumPy, some side by side; those where all or nothing goes stay as they are."""
     import torch
 
     found = given.cpu().numpy().copy()
-    with _one_thread():
-        for row, gone in zip(found, removed.cpu().numpy(), strict=True):
-            if gone.any() and not gone.all():
-                row[:, gone] = solve(row, gone)
+
+    def fill(row: NDArray[np.float64], gone: NDArray[np.bool_]) -> None:
+        if gone.any() and not gone.all():
+            row[:, gone] = solve(row, gone)
+
+    with _one_thread(), ThreadPoolExecutor(min(torch.get_num_threads(), SIDE_BY_SIDE)) as pool:
+        for _ in pool.map(fill, found, removed.cpu().numpy()):
+            pass
     return torch.from_numpy(found).to(given.device)
 
 

@@ -42,7 +42,7 @@ def test_the_table_says_what_it_is_of(work, call):
     assert lines[at + 1] == "control: randomcam@features.9"
     assert lines[at + 2].split()[:3] == ["metric", "better", "mean"]
     assert any(line.startswith("relevance-rank ") for line in lines)
-    assert lines[-1].endswith("digits.metrics.h5: 6 of 6 samples; 6 forwards a sample, 6 foreseen")
+    assert lines[-1].endswith("digits.metrics.h5: 6 of 6 samples; forwards a sample: 1, foreseen: 1")
     again = call("evaluate", "digits.h5", cwd=work)
     assert again.out.splitlines()[:-1] == lines[:-1]
     assert again.out.splitlines()[-1].endswith("(already complete)")
