@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+try:
+    from isal import isal_zlib as zlib
+except ImportError:  # it is made for the processors that nearly everybody has
+    import zlib  # type: ignore[no-redef]
+
 SAVING = 0.15
-"""Of its size: what gzip must save of a row, or its batch is stored as it is."""
+"""Of its size: what gzip must save of a chunk, or it is stored as it is."""
 WORDS = 256
 _WEIGHTS = np.stack([np.ones(WORDS), np.arange(WORDS, 0, -1)], 1)
 SHUFFLED_AND_DEFLATED = 0b011
@@ -20,7 +25,7 @@ SHUFFLED_AND_DEFLATED = 0b011
 
 @dataclass(frozen=True)
 class Packing:
-    """``auto`` (gzip:1, but for rows that it hardly shrinks), ``none``, ``gzip:1`` .. ``gzip:9``, ``lzf``.
+    """``auto`` (gzip:1, but for chunks that it hardly shrinks), ``none``, ``gzip:1`` .. ``gzip:9``, ``lzf``.
 
     fletcher32 notices a flipped bit in any of them.
     """
@@ -28,7 +33,7 @@ class Packing:
     method: str
     level: int | None
     chosen: bool
-    """Whether each batch may be stored as it is."""
+    """Whether each chunk may be stored as it is, and ISA-L deflates the others: ten times as fast as zlib."""
 
     @classmethod
     def parse(cls, text: str) -> Packing:
@@ -47,22 +52,23 @@ class Packing:
         return {"compression": self.method, **level, "shuffle": True, "fletcher32": True}
 
     def write(self, dataset: h5py.Dataset, values: NDArray[Any]) -> None:
-        """All rows of a dataset that has a chunk, or several, for each."""
-        if not (
-            self.chosen and dataset.chunks == (1, *dataset.shape[1:]) and _hardly_shrinks(values[len(values) // 2])
-        ):
+        """All of a dataset's values."""
+        if not self.chosen:
             dataset[...] = values
             return
-        origin = (0,) * (values.ndim - 1)
-        for row, each in enumerate(values):
-            data = each.tobytes()
-            dataset.id.write_direct_chunk((row, *origin), data + fletcher32(data), SHUFFLED_AND_DEFLATED)
+        for origin in product(*(range(0, size, step) for size, step in zip(values.shape, dataset.chunks, strict=True))):
+            chunk = values[tuple(slice(at, at + step) for at, step in zip(origin, dataset.chunks, strict=True))]
+            beyond = [(0, step - size) for step, size in zip(dataset.chunks, chunk.shape, strict=True)]
+            dataset.id.write_direct_chunk(origin, *_packed(np.pad(chunk, beyond) if np.any(beyond) else chunk))
 
 
-def _hardly_shrinks(row: NDArray[Any]) -> bool:
-    data = row.tobytes()
-    shuffled = np.frombuffer(data, np.uint8).reshape(-1, row.itemsize).T.tobytes()
-    return len(zlib.compress(shuffled, 1)) > (1 - SAVING) * len(data)
+def _packed(chunk: NDArray[Any]) -> tuple[bytes, int]:
+    """As it stands in the file, and the filters that it went past."""
+    data, past = chunk.tobytes(), SHUFFLED_AND_DEFLATED
+    small = zlib.compress(np.frombuffer(data, np.uint8).reshape(-1, chunk.itemsize).T.tobytes(), 1)
+    if len(small) <= (1 - SAVING) * len(data):
+        data, past = small, 0
+    return data + fletcher32(data), past
 
 
 def fletcher32(data: bytes) -> bytes:
