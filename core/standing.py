@@ -9,6 +9,7 @@ import glob
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,6 +18,9 @@ from .data import Dataset, open_dataset
 from .errors import OutputError, RequestError
 from .job import Job, differences
 from .results import Parts, Schema, lacking, stored_identity
+
+SMALL = 1 << 20
+"""Bytes of a file that is read again each time: two versions of it may be written within a tick of the clock."""
 
 
 def opened(job: Job) -> Dataset:
@@ -90,6 +94,13 @@ def file_sha256(path: Path) -> str:
     """Of a file's bytes; "" for what is not a file."""
     if not path.is_file():
         return ""
+    now = path.stat()
+    remembered = _digest if now.st_size > SMALL else _digest.__wrapped__
+    return remembered(path, now.st_ino, now.st_size, now.st_mtime_ns)
+
+
+@lru_cache(64)
+def _digest(path: Path, *_stat: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
