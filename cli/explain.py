@@ -88,6 +88,9 @@ def explain(
     precision: Annotated[
         str | None, typer.Option(help="float32, or bf16 or fp16 with a stated error, of what the model computes.")
     ] = None,
+    compile: Annotated[  # noqa: A002  (named as in the job file)
+        bool, typer.Option("--compile", help="Compile what methods run the model for again and again; takes a minute.")
+    ] = False,
     tune: Annotated[
         bool, typer.Option("--tune", help="Try threads, memory layout and batch size first, and say what was best.")
     ] = False,
@@ -165,6 +168,7 @@ def explain(
             "workers": workers,
             "channels_last": channels_last,
             "precision": precision,
+            "compile": compile or None,
             "tune": tune or None,
             "score": score,
             "strict": strict or None,

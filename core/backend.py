@@ -81,6 +81,8 @@ class Execution:
     channels_last: bool | None = None
     """Whether images and volumes lie in memory channel by channel for each place; None where that is mostly faster."""
     precision: Precision = "float32"
+    compiled: bool = False
+    """Whether forwards for outputs alone go through the framework's compiler."""
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,18 @@ def settle_layer(name: str, structure: Structure) -> str:
     return name
 
 
-def check_switches(job: Job, backend: Backend) -> None:
-    """`RequestError` where the job asks for a way to run that the backend does not have."""
+def check_switches(job: Job, backend: Backend, final: str | None) -> None:
+    """`RequestError` where the job asks for a way to run that the backend does not have, or not for this model."""
     precision = job.explain.precision
-    asked = {"channels_last": job.explain.channels_last is not None, "precision": precision != "float32"}
+    asked = {
+        "channels_last": job.explain.channels_last is not None,
+        "precision": precision != "float32",
+        "compile": job.explain.compile,
+    }
     if missing := [key for key, given in asked.items() if given and key not in backend.switches]:
         how = f"; {backend.notes[0]}" if backend.notes else ""
+        if missing[0] == "compile" and final is not None:
+            how = f" (the model ends in {final}, which each forward looks for)"
         raise RequestError(f"explain.{missing[0]} has no meaning for the {backend.name} backend here{how}; take it out")
     if precision == "float32":
         return

@@ -75,6 +75,8 @@ class ExplainSection(Section):
     workers: int | None = Field(None, ge=1)
     """Threads that read ahead."""
     channels_last: bool | None = None
+    compile: bool = False
+    """Whether forwards for outputs alone go through the framework's compiler."""
     precision: Precision = "float32"
     """What the model computes in, where the framework can; maps are stored as ever."""
     tune: bool = False

@@ -68,7 +68,8 @@ class Plan:
     def tapping(self) -> Tapping:
         """What of each forward is kept."""
         asked = frozenset[str]().union(*(cross.expression.asks for cross in self.maps))
-        execution = Execution(self.job.explain.channels_last, self.job.explain.precision)
+        explain = self.job.explain
+        execution = Execution(explain.channels_last, explain.precision, explain.compile)
         return Tapping(self.layers, len(self.schema.input_shape) - 1, asked, execution)
 
     @property
@@ -160,7 +161,7 @@ def make(job: Job, dataset: Dataset, backend: Backend, argv: list[str]) -> Plan:
     for expression in expressions:
         check_levels(expression, dataset)
         check_sizes(expression, dataset)
-    check_switches(job, backend)
+    check_switches(job, backend, structure.final)
     needs_layer = any(expression.layered for expression in expressions)
     layers = tuple(dict.fromkeys(settle_layer(name, structure) for name in explain.layers)) if needs_layer else ()
     maps = [Cross(expression, each) for expression in expressions for each in _layers_of(expression, layers)]

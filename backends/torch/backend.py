@@ -27,7 +27,7 @@ class TorchBackend:
 
     name = "torch"
     answers = frozenset("AGHDSRCxgudbyopTNtfYr")
-    switches = frozenset({"channels_last", "precision"})
+    switches = frozenset({"channels_last", "precision", "compile"})
     notes: Sequence[str] = ()
     input_shape: tuple[int, ...] | None = None
     """A module does not say."""
@@ -72,6 +72,7 @@ class TorchBackend:
                 ) from error
         self._grids = seen.grids
         self._order = [layer.name for layer in seen.layers()]
+        self.switches = type(self).switches - ({"compile"} if read.final else set())
         auto = seen.auto(read.raw if read.final else None)
         if auto is not None and self._grids[auto].sizes is not None:
             auto = self._reached(auto, seen.layers(), example, extra or {})

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...core.backend import INPUT, Rule, Tapping
 from ...core.errors import RequestError, nearest
 from ...core.outputs import Outputs
 from ...core.relevance.grammar import names
 from ...core.relevance.manner import Manner
+from .compiling import Compiled
 from .folding import Folded, Folds, FoldWatch
 from .grids import Grid
 from .relevance.interception import Relevances
@@ -132,6 +134,7 @@ class TorchSession:
         """One forward of a batch, tapped."""
         tapping, questions = self.tapping, self.tapping.questions
         x = inputs.detach()
+        folds = self._found_folds(x, extra or {})
         self._batch = len(x)
         self._taps.clear()
         if tapping.inputs:
@@ -141,7 +144,8 @@ class TorchSession:
         biases = Biases() if "b" in questions else None
         carrying = self._relevances(x.requires_grad_()) if tapping.relevance else None
         tape = self._tape = Tape() if "D" in questions else None
-        folding = FoldWatch() if "S" in questions and self._folds is None else None
+        # What the tape plays again must be what ran, to the bit: a channel without effect has an effect of 0.
+        folding = Folded(folds) if folds and not tape else None
         self._tapping_now = True
         try:
             with torch.set_grad_enabled(tapping.gradients or tapping.relevance), ExitStack() as watches:
@@ -154,8 +158,6 @@ class TorchSession:
             self._tapping_now = False
         self.passes["forward"] += 1
         given = carrying.ended(given) if carrying else given
-        if folding is not None:
-            self._folds = folding.folds(given)
         if missing := [layer for layer in tapping.layers if layer not in self._taps]:
             raise RequestError(f"layer {missing[0]!r} does not run in the model's forward; choose one that does")
         read = self.calling.read(given, last, torch.arange(len(x), device=x.device))
@@ -167,9 +169,11 @@ class TorchSession:
 
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
-        last = self._watch()
-        with torch.no_grad(), last, Folded(self._folds) if self._folds else nullcontext():
-            given = self.calling(inputs.clone(memory_format=self._layout), extra or {})  # a model may begin in place
+        last, compiled = self._watch(), None if self._instead else self._compiled
+        plain = not compiled and not self._instead
+        with torch.no_grad(), last, Folded(self._folds) if self._folds and plain else nullcontext():
+            # A model may begin in place.
+            given = (compiled or self.calling)(inputs.clone(memory_format=self._layout), extra or {})
         self.passes["forward"] += 1
         return self.calling.read(given, last, rows).outputs
 
@@ -193,6 +197,32 @@ class TorchSession:
 
     def _relevances(self, x: Tensor) -> Relevances:
         return Relevances(x, self._parameters, self._memo)
+
+    def _found_folds(self, x: Tensor, extra: Mapping[str, Tensor]) -> Folds:
+        """Those of the model, found on one sample before the first batch, so that all batches are computed alike."""
+        if self._folds is None:
+            self._folds = {}
+            tapping = self.tapping
+            useful = "S" in tapping.questions or not (tapping.inputs or tapping.relevance or "D" in tapping.questions)
+            if useful and any(isinstance(each, _BatchNorm) for each in self.calling.module.modules()):
+                self._batch, self._tapping_now, self._tape = 1, True, None
+                self._taps.clear()
+                try:
+                    with torch.no_grad(), FoldWatch() as watch:
+                        given = self.calling(x[:1].clone(), {name: each[:1].clone() for name, each in extra.items()})
+                    self._folds = watch.folds((given, *self._taps.values()))
+                finally:
+                    self._tapping_now = False
+        return self._folds
+
+    @property
+    def _compiled(self) -> Calling | None:
+        """What calls the module compiled, where that is asked for and nothing has to be found in a forward."""
+        return self._compilable if self.tapping.execution.compiled and self._bare_end else None
+
+    @cached_property
+    def _compilable(self) -> Calling:
+        return replace(self.calling, module=Compiled(self.calling.module))
 
     def _watch(self) -> LastActivation | NoActivation:
         """What finds the final activation; nothing once a forward has shown that there is none."""

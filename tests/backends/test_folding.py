@@ -80,3 +80,24 @@ def test_nothing_is_done_to_the_module():
         trace.session.forward(trace.run.inputs, torch.arange(len(x)))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert net.training
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("letters", ["A", "AG"])
+@pytest.mark.parametrize(("layer", "folds"), [("entry", 1), ("first", 0), ("norm", 1), ("second", 1)])
+def test_tapped_forwards_are_folded_but_at_the_tap(rank, letters, layer, folds):
+    """What lies below the taps runs folded from the first batch on; what is tapped is what the layer gives."""
+    net, x, seen = Normed(rank, "plain").double().eval(), inputs(rank), {}
+    for name in ("entry", "first", "norm", "second"):
+        getattr(net, name).register_forward_hook(lambda _m, _a, output, name=name: seen.update({name: output}))
+    scores = net(torch.from_numpy(x).double())
+    seen = dict(seen)
+    [expected] = torch.autograd.grad(scores[:, 1].sum(), [seen["norm"]])
+    with traced(net, x, letters, [layer], target=1) as (trace, target):
+        assert len(trace.session._folds) == folds
+        assert torch.allclose(trace.run.activations[layer], seen[layer], rtol=1e-12, atol=1e-14)
+        assert torch.allclose(trace.run.outputs.scores, scores, rtol=1e-12, atol=1e-14)
+        if letters == "AG" and layer == "norm":
+            assert torch.allclose(trace.gradients(target)[layer], expected, rtol=1e-12, atol=1e-14)
+        again = trace.session(trace.run.inputs).activations[layer]
+        assert torch.equal(again, trace.run.activations[layer])

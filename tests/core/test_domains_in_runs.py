@@ -19,7 +19,7 @@ from camsweep.core.run import plan_job, run_job
 from ..backends.test_passes import Counted
 from ..support import Net
 from ..targets import models
-from .test_sweep import Watch
+from .test_sweep import Stopping, Watch
 
 RATE, LENGTH, ROWS = 100, 32, 7
 METHODS = [
@@ -135,16 +135,6 @@ def test_the_seed_decides_on_all_that_is_random_and_on_nothing_else(tmp_path, wh
             assert rows.all(), (name, column)
         elif "ica" not in name:  # two fits of the same components, to rounding
             assert np.array_equal(other[name, column], values), name
-
-
-class Stopping(Watch):
-    def __init__(self, stop):
-        super().__init__()
-        self.stop = stop
-
-    def advance(self, rows):
-        super().advance(rows)
-        self.stop.set()
 
 
 def stopped(folder, **settings):

@@ -196,8 +196,10 @@ def test_a_layout_that_a_backend_does_not_have_is_refused(tmp_path):
     job = Job.load(None, {"model": {"source": "a:b"}, "data": {"path": "x"}, "explain": {"channels_last": True}})
     rigid = Rigid(Net(2), device=torch.device("cpu"))
     with pytest.raises(RequestError, match=r"explain\.channels_last has no meaning for the torch backend here; take"):
-        check_switches(job, rigid)
-    check_switches(job.model_copy(update={"explain": job.explain.model_copy(update={"channels_last": None})}), rigid)
+        check_switches(job, rigid, None)
+    check_switches(
+        job.model_copy(update={"explain": job.explain.model_copy(update={"channels_last": None})}), rigid, None
+    )
 
 
 def test_threads_asked_for_are_set_before_a_framework_is_imported():

@@ -28,7 +28,7 @@ class NativeBackend:
 
     name = "tensorflow"
     answers = frozenset("AGDSRCxgudyopTNtfY")
-    switches = frozenset[str]()
+    switches = frozenset({"compile"})
     notes: Sequence[str] = ("TensorFlow itself runs the model (--native), and has no relevance and no curvature",)
 
     def __init__(

@@ -15,8 +15,12 @@ from torch import Tensor
 from ....core.errors import RequestError
 from ....core.outputs import Outputs
 from ...torch.structured import named_tensors, selected
+from .compiling import FoundActivation
 from .framework import on, plainly, tensorflow, to_tensorflow, to_torch
 from .watching import LastActivation, NoActivation
+
+Found = LastActivation | NoActivation | FoundActivation
+"""What knows the activation behind an output."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class Calling:
         with on(self.device), plainly():
             yield
 
-    def read(self, given: Any, last: LastActivation | NoActivation, rows: Tensor) -> Read:
+    def read(self, given: Any, last: Found, rows: Tensor) -> Read:
         """What a forward gave, ready for targets."""
         tf = tensorflow()
         own: dict[int, Any] = {}

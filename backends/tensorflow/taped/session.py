@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn
 
 import torch
@@ -16,7 +17,8 @@ from ....core.errors import RequestError
 from ....core.outputs import Outputs
 from ....core.relevance.manner import Manner
 from ...torch.grids import Grid
-from .calling import Calling, Read
+from .calling import Calling, Found, Read
+from .compiling import Compiled
 from .framework import tensorflow, to_tensorflow, to_torch
 from .layers import Finished, first_tensor, hooked, replaced
 from .watching import LastActivation, NoActivation, rectified
@@ -94,18 +96,17 @@ class NativeSession:
 
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
-        last = self._watch()
-        with self.calling.on_device(), last:
-            given = self.calling(self.calling.own(inputs), extra or {})
+        with self.calling.on_device():
+            given, last = self._called(self.calling.own(inputs), extra or {})
         self.passes["forward"] += 1
         return self.calling.read(given, last, rows).outputs
 
     def bare(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> NativePass:
         """One forward with nothing tapped but the input."""
-        last, tape, x = self._watch(), _tape(), self.calling.own(inputs)
-        with self.calling.on_device(), tape, last:
+        tape, x = _tape(), self.calling.own(inputs)
+        with self.calling.on_device(), tape:
             tape.watch(x)
-            given = self.calling(x, extra or {})
+            given, last = self._called(x, extra or {})
         self.passes["forward"] += 1
         return NativePass(
             self, inputs.detach(), extra or {}, self.calling.read(given, last, rows), {INPUT: x}, tape, None
@@ -128,6 +129,18 @@ class NativeSession:
             found = self.calling(self.calling.own(run.inputs), run.extra)
         self.passes["tail"] += 1
         return self.calling.read(found, last, run.outputs.rows).outputs
+
+    def _called(self, x: Any, extra: Mapping[str, Tensor]) -> tuple[Any, Found]:
+        """A forward that nothing taps, and its final activation; as a graph from the first on: all are alike."""
+        if not extra:
+            return self._compiled(x)
+        last = self._watch()
+        with last:
+            return self.calling(x, extra), last
+
+    @cached_property
+    def _compiled(self) -> Compiled:
+        return Compiled(lambda x: self.calling(x, {}), xla=self.tapping.execution.compiled)
 
     def _watch(self) -> LastActivation | NoActivation:
         """What finds the final activation; nothing once a forward has shown that there is none."""

@@ -338,7 +338,7 @@ def final(end):
     torch.testing.assert_close(run.raw, expected.get(structure.final, scores))
     gradient = run.pullback({"": torch.eye(4)[[0, 1, 2]]})[structure.auto]
     assert end == "tanh" or gradient.flatten(1).any(1).all()
-    torch.testing.assert_close(run.session.forward(run.inputs, run.outputs.rows).scores, scores)
+    as_a_graph(run)
 
 
 def passed(own, values, layers, letters, **extra):
@@ -347,6 +347,22 @@ def passed(own, values, layers, letters, **extra):
     extra = {name: torch.from_numpy(each) for name, each in extra.items()}
     with own.tapped(Tapping(layers, values.ndim - 2, frozenset(letters))) as session:
         return session(session.tensor(values), extra)
+
+
+def as_a_graph(run, repeats=3):
+    """Forwards that nothing taps run as a graph, and give the same scores, and each time the same gradients of the input."""
+    slopes, gradients = {run.outputs.selected: torch.linspace(1, 2, run.outputs.scores.numel())}, []
+    for _ in range(repeats):
+        found = run.session.forward(run.inputs, run.outputs.rows)
+        torch.testing.assert_close(found.scores, run.outputs.scores)
+        bare = run.session.bare(run.inputs, run.outputs.rows)
+        assert bare.read.final == run.read.final
+        torch.testing.assert_close(bare.raw, run.raw)
+        [slope] = slopes.values()
+        gradients.append(bare.pullback({run.outputs.selected: slope.reshape(found.scores.shape)})[""])
+    assert gradients[0].any()
+    for each in gradients[1:]:
+        torch.testing.assert_close(each, gradients[0])
 
 
 @case
@@ -722,6 +738,7 @@ def saved_models():
         torch.testing.assert_close(run.outputs.scores, scores.detach(), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(run.raw, scores.detach().softmax(1), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(run.pullback({"": start})[""], expected, rtol=1e-4, atol=1e-6)
+        as_a_graph(run)
         refused(lambda: loaded(Path(folder) / "a", "float64"), "float32 only")
         refused(lambda: loaded(Path(folder) / "a", args={"signature": "serve_default"}), "no signature 'serve_default'")
         refused(lambda: passed(own, x, ["first"], "A"), "no layer 'first'", "There are none")
