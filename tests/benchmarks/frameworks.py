@@ -40,15 +40,20 @@ def keras_twin(folder: str) -> Run:
 
     state = torch.load(f"{folder}/weights.pt")
 
+    def filled(layer: Any, x: Any, weights: list[np.ndarray]) -> Any:
+        y = layer(x)
+        layer.set_weights(weights)
+        return y
+
     def norm(x: Any, name: str) -> Any:
         values = [state[f"{name}.{key}"].numpy() for key in ("weight", "bias", "running_mean", "running_var")]
-        return layers.BatchNormalization(epsilon=1e-5, weights=values)(x)
+        return filled(layers.BatchNormalization(epsilon=1e-5), x, values)
 
     def conv(x: Any, name: str, stride: int) -> Any:
         kernel = state[f"{name}.weight"].numpy().transpose(2, 3, 1, 0)
         size = kernel.shape[0]
         x = layers.ZeroPadding2D(size // 2)(x) if size > 1 else x
-        return layers.Conv2D(kernel.shape[-1], size, stride, use_bias=False, weights=[kernel])(x)
+        return filled(layers.Conv2D(kernel.shape[-1], size, stride, use_bias=False), x, [kernel])
 
     entry = layers.Input((*SHAPE[1:], SHAPE[0]))
     x = layers.ReLU()(norm(conv(entry, "stem.0", 2), "stem.1"))
@@ -60,7 +65,7 @@ def keras_twin(folder: str) -> Run:
         x = norm(conv(x, f"{at}.down.0", 2), f"{at}.down.1") if stride == 2 else x
         x = layers.ReLU(name="last" if at == "layer4.1" else None)(layers.Add()([y, x]))
     head = [state["head.weight"].numpy().T, state["head.bias"].numpy()]
-    model = keras.Model(entry, layers.Dense(10, weights=head)(layers.GlobalAveragePooling2D()(x)))
+    model = keras.Model(entry, filled(layers.Dense(10), layers.GlobalAveragePooling2D()(x), head))
     model.save(f"{folder}/net.keras")
     return lambda: None
 

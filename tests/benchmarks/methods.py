@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,20 +85,28 @@ def case_ablationcam(bench: Bench) -> None:
     with_cams(bench, "ablationcam", {PGC: ["AblationCAM"]})
 
 
+Party = Callable[[Any, nn.Module, torch.Tensor], Run]
+"""(package, a net of its own, inputs) -> what takes a turn."""
+
+
+def others(peers: Mapping[str, Party], module: nn.Module, x: np.ndarray) -> dict[str, Run | Missing]:
+    """The peers of a row, each ready for its turns or missing."""
+    return {
+        name: package
+        if isinstance(package, Missing)
+        else peers[name](package, copy.deepcopy(module), torch.from_numpy(x))
+        for name, package in packages(list(peers)).items()
+    }
+
+
 def attributed(
-    bench: Bench, method: str, bare: Callable[..., Run], count: int, peers: dict[str, Callable[[Any, nn.Module, torch.Tensor], Run]],
+    bench: Bench, method: str, bare: Callable[..., Run], count: int, peers: dict[str, Party],
     same: Callable[[Any, Any], str] = alike,
 ) -> None:  # fmt: skip
     """One method over the input, of ``count`` passes a sample."""
     module, x, label = cam_net(bench)
     mine = ours(bench.stack, module, x, [method], target=TARGET, chunk=CHUNK)
-    parties: dict[str, Run | Missing] = {OURS: mine, BARE: bare(copy.deepcopy(module), x, len(x) * count)}
-    for name, package in packages(list(peers)).items():
-        parties[name] = (
-            package
-            if isinstance(package, Missing)
-            else peers[name](package, copy.deepcopy(module), torch.from_numpy(x))
-        )
+    parties = {OURS: mine, BARE: bare(copy.deepcopy(module), x, len(x) * count), **others(peers, module, x)}
     versus(
         bench, f"{method}, {label}, samples: {len(x)}", parties,
         lambda times, name: same(times.given[OURS][method], np.asarray(times.given[name])),
@@ -204,13 +212,7 @@ def case_lrp(bench: Bench) -> None:
     }
     for method, peers in asked.items():
         mine = ours(bench.stack, module, x, [method], target=TARGET, chunk=CHUNK)
-        parties: dict[str, Run | Missing] = {OURS: mine, "bare gradient": gradients(copy.deepcopy(module), x, len(x))}
-        for name, package in packages(list(peers)).items():
-            parties[name] = (
-                package
-                if isinstance(package, Missing)
-                else peers[name](package, copy.deepcopy(module), torch.from_numpy(x))
-            )
+        parties = {OURS: mine, "bare gradient": gradients(copy.deepcopy(module), x, len(x)), **others(peers, module, x)}
         versus(
             bench, f"{method}, plain net of 5 + 2 layers, 112 x 112, samples: {len(x)}", parties,
             lambda times, name, method=method: alike(times.given[OURS][method], times.given[name]),

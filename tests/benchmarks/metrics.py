@@ -2,14 +2,16 @@
 
     python tests/benchmarks/metrics.py [deletion] [defaults] [road] [imputation] [--quick]
 
-The parties of a row have the same net, inputs, maps and batches of forwards, on maps without ties. The bare forwards are
-those of our changed inputs. For deletion the peer runs as many, so what is left to be gained is what the peer does beside
+The parties of a row have the same net, inputs and maps, without ties. Ours packs changed inputs into batches of 32, images
+channels-last, as `camsweep evaluate` does; the peers take them as they are built. The bare forwards are those of our changed
+inputs, as the peers run them. For deletion the peer runs as many, so what is left to be gained is what the peer does beside
 them; for ROAD it runs twice as many, the untouched inputs again for each share. The numbers are compared as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 from typing import Any
 
@@ -27,19 +29,26 @@ ROWS = {"1-D": 64, "resnet-20": 16, "resnet-18": 2}
 """Nets, and how many maps of each."""
 STEPS = 24
 """Of a curve; Quantus counts values, so at every third step of three channels it has whole places, as ours."""
+BATCH = 32
 PERCENT = (25, 50, 75)
 """Which are whole places of these pictures: elsewhere a quantile and a rounded count are one place apart."""
 
 
 class Subject:
-    """A net, inputs, classes and maps without ties."""
+    """A net, inputs, classes and maps without ties: every place a rank of its own, by chance or, ``smooth``, as of a CAM."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, smooth: bool = False) -> None:
         x = batch(name, ROWS[name])
         self.net: nn.Module = SIZES[name][0]().eval()
         self.x = torch.from_numpy(x)
-        rng = np.random.default_rng(1)
-        self.maps = np.stack([rng.permutation(x[0, 0].size).reshape(x[0, 0].shape) for _ in x]) / x[0, 0].size
+        self.layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
+        self.own = copy.deepcopy(self.net).to(memory_format=self.layout)
+        field = torch.from_numpy(np.random.default_rng(1).random((len(x), 1, *x.shape[2:])))
+        if smooth:
+            coarse = nn.functional.adaptive_avg_pool2d(field, 7)
+            field = nn.functional.interpolate(coarse, x.shape[2:], mode="bilinear") + 1e-9 * field
+        ranks = field.numpy().reshape(len(x), -1).argsort(1).argsort(1)
+        self.maps = ranks.reshape(len(x), *x.shape[2:]) / ranks.shape[1]
         with torch.inference_mode():
             self.classes = self.net(self.x).argmax(1)
 
@@ -49,12 +58,12 @@ class Subject:
 
     def score(self, x: torch.Tensor, i: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return self.net(x)[torch.arange(len(x)), self.classes[i]]
+            return self.own(x.contiguous(memory_format=self.layout))[torch.arange(len(x)), self.classes[i]]
 
     def heights(self, text: str) -> np.ndarray:
         """The curve of a metric, (n, k)."""
         of, choice = self.case(), parse_metric(text)
-        answers = {"v": scores(choice.plan(of.places), of, self.score, len(self.x))}
+        answers = {"v": scores(choice.plan(of.places), of, self.score, BATCH)}
         if "y" in choice.metric.asks:
             answers["y"] = self.score(self.x, torch.arange(len(self.x)), torch.zeros(1))[:, None]
         found = choice(of, **answers)
@@ -144,12 +153,12 @@ def case_defaults(bench: Bench) -> None:
 
 
 def case_road(bench: Bench) -> None:
-    """ROAD at three shares, in both orders, with the noise of 0.01; without it the scores are compared."""
+    """ROAD at three shares, in both orders, where the map is blobs and where it is noise, with the noise of 0.01; without it the scores are compared."""
     if not (cam := package(bench, PGC, "cv2", "ttach")):
         return
     road, percent = cam.metrics.road, ".".join(map(str, PERCENT))
-    for name in ("resnet-20", "resnet-18"):
-        of = Subject(name)
+    for name, smooth in ((name, smooth) for name in ("resnet-20", "resnet-18") for smooth in (True, False)):
+        of = Subject(name, smooth=smooth)
         targets = [lambda scores, k=k: scores[k] for k in of.classes.tolist()]
         maps = of.maps.astype(np.float32)
 
@@ -160,7 +169,7 @@ def case_road(bench: Bench) -> None:
         with quiet(road):
             off = apart(of.heights(f"{ours},noise=0").mean(1), theirs())
         row(
-            bench, f"ROAD, {name}, {len(of.x)} x {2 * len(PERCENT)}", PGC, lambda of=of, ours=ours: of.heights(ours).mean(1),
+            bench, f"ROAD, {name}, {'maps as of a CAM' if smooth else 'maps of noise'}, {len(of.x)} x {2 * len(PERCENT)}", PGC, lambda of=of, ours=ours: of.heights(ours).mean(1),
             theirs, lambda of=of: of.forwards(2 * len(PERCENT)), off,
         )  # fmt: skip
 

@@ -32,6 +32,8 @@ PEERS = ROOT / ".venv" / "peers"
 """Where ``make bench-peers`` puts them: beside the project's environment, not in it."""
 INSTALL = "make bench-peers"
 OURS = "camsweep"
+SLOW = 5
+"""A peer that takes so many times as long as ours in its first turn need not be measured closely."""
 PACKAGES = ("torch", "numpy", "h5py", "onnxruntime", "tensorflow", "keras")
 
 Run = Callable[[], Any]
@@ -83,7 +85,11 @@ class Times:
     out: dict[str, str] = field(default_factory=dict)
 
     def ratios(self, over: str, under: str) -> list[float]:
-        return [a / b for a, b in zip(self.seconds[over], self.seconds[under], strict=True)]
+        """Of the same turns; where one had a single turn, of the medians."""
+        a, b = (self.seconds[each] for each in (over, under))
+        if len(a) == len(b):
+            return [x / y for x, y in zip(a, b, strict=True)]
+        return [statistics.median(a) / statistics.median(b)]
 
     def fastest(self, names: Sequence[str]) -> str:
         return min(
@@ -101,8 +107,12 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": perf_counter, "cpu": processor
 
 
 def take_turns(parties: Mapping[str, Run | Missing], turns: int, clock: str = "wall") -> Times:
-    """Let all parties run ``turns`` times; one that raises, ours excepted, is out, with its first line."""
+    """Let all parties run ``turns`` times; one that raises, ours excepted, is out, with its first line.
+
+    A peer whose turn that does not count takes more than `SLOW` times as long as ours has only one that does.
+    """
     times = Times({}, {}, {name: str(run) for name, run in parties.items() if isinstance(run, Missing)})
+    before: dict[str, float] = {}
     racing = [(name, run) for name, run in parties.items() if not isinstance(run, Missing)]
 
     def turn(name: str, run: Run) -> float:
@@ -114,7 +124,7 @@ def take_turns(parties: Mapping[str, Run | Missing], turns: int, clock: str = "w
 
     for name, run in racing:
         try:
-            turn(name, run)
+            before[name] = turn(name, run)
         except Exception as error:
             if name.startswith(OURS):
                 raise
@@ -124,6 +134,10 @@ def take_turns(parties: Mapping[str, Run | Missing], turns: int, clock: str = "w
             )
     racing = [(name, run) for name, run in racing if name not in times.out]
     times.seconds = {name: [] for name, _ in racing}
+    limit = SLOW * max((before[name] for name, _ in racing if name.startswith(OURS)), default=float("inf"))
+    for name, run in [each for each in racing if before[each[0]] > limit]:
+        times.seconds[name].append(turn(name, run))
+    racing = [each for each in racing if before[each[0]] <= limit]
     for i in range(turns):
         for name, run in racing[i % len(racing) :] + racing[: i % len(racing)]:
             times.seconds[name].append(turn(name, run))
@@ -201,6 +215,8 @@ class Bench:
         """``over`` / ``under`` of the same turns, where both took part."""
         if over in times.seconds and under in times.seconds:
             found = times.ratios(over, under)
+            if len(found) < len(times.seconds[under]):
+                note = f"a single turn{'; ' if note else ''}{note}"
             self.add(
                 case, f"{over} / {under}", statistics.median(found), low=min(found), high=max(found),
                 seconds=statistics.median(times.seconds[over]), goal=goal, note=note,

@@ -66,13 +66,15 @@ class Watch:
 
 
 def case_samples(bench: Bench) -> None:
-    """One run of a hundred thousand samples: rate and memory along it."""
+    """One run of a hundred thousand samples, each batch a commit: rate and memory along it."""
     total, case = (20_000 if bench.quick else 100_000), "a run of many samples, tiny net"
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         np.save(folder / "x.npy", nets.noise(total, 2, 64))
         watch = Watch(bench.clock)
-        run_job(Job.load(None, tables(folder)), load_backend, watch=watch)
+        given = tables(folder)
+        given["output"]["commit_every"] = 0
+        run_job(Job.load(None, given), load_backend, watch=watch)
     stops = [100, 1_000, 10_000, *([100_000] if total == 100_000 else [total])]
     for begin, end in zip([0, *stops], stops, strict=False):
         bench.add(case, f"samples a second, {begin} to {end}", watch.rate(begin, end), unit="/s")

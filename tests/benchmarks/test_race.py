@@ -31,6 +31,21 @@ def test_turns_alternate_and_none_is_always_first():
     assert {name: len(seconds) for name, seconds in times.seconds.items()} == {"a": 3, "b": 3, "c": 3}
 
 
+def test_a_slow_peer_has_a_single_turn_that_counts(monkeypatch):
+    now = [0]
+    monkeypatch.setattr(race, "CLOCKS", {"wall": lambda: now[0]})
+
+    def taking(seconds):
+        def run():
+            now[0] += seconds
+
+        return run
+
+    times = take_turns({"camsweep": taking(2), "slow": taking(11), "slower than ours": taking(9)}, 3)
+    assert times.seconds == {"camsweep": [2, 2, 2], "slow": [11], "slower than ours": [9, 9, 9]}
+    assert times.ratios("slow", "camsweep") == [5.5]
+
+
 def test_a_ratio_is_the_median_of_those_of_the_same_turns(bench):
     times = race.Times({"theirs": [2.0, 9.0, 4.0], "camsweep": [1.0, 1.0, 4.0]})
     bench.against("case", times)
