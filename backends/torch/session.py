@@ -134,7 +134,9 @@ class TorchSession:
         """One forward of a batch, tapped."""
         tapping, questions = self.tapping, self.tapping.questions
         x = inputs.detach()
-        folds = self._found_folds(x, extra or {})
+        # What the tape plays again must be what ran, to the bit: a channel without effect has an effect of 0.
+        folded = not (tapping.inputs or tapping.relevance or "D" in questions)
+        folds = self._found_folds(x, extra or {}) if folded else None
         self._batch = len(x)
         self._taps.clear()
         if tapping.inputs:
@@ -144,8 +146,7 @@ class TorchSession:
         biases = Biases() if "b" in questions else None
         carrying = self._relevances(x.requires_grad_()) if tapping.relevance else None
         tape = self._tape = Tape() if "D" in questions else None
-        # What the tape plays again must be what ran, to the bit: a channel without effect has an effect of 0.
-        folding = Folded(folds) if folds and not tape else None
+        folding = Folded(folds) if folds else None
         self._tapping_now = True
         try:
             with torch.set_grad_enabled(tapping.gradients or tapping.relevance), ExitStack() as watches:
@@ -170,8 +171,8 @@ class TorchSession:
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
         last, compiled = self._watch(), None if self._instead else self._compiled
-        plain = not compiled and not self._instead
-        with torch.no_grad(), last, Folded(self._folds) if self._folds and plain else nullcontext():
+        folds = None if compiled or self._instead else self._found_folds(inputs, extra or {})
+        with torch.no_grad(), last, Folded(folds) if folds else nullcontext():
             # A model may begin in place.
             given = (compiled or self.calling)(inputs.clone(memory_format=self._layout), extra or {})
         self.passes["forward"] += 1
@@ -202,9 +203,7 @@ class TorchSession:
         """Those of the model, found on one sample before the first batch, so that all batches are computed alike."""
         if self._folds is None:
             self._folds = {}
-            tapping = self.tapping
-            useful = "S" in tapping.questions or not (tapping.inputs or tapping.relevance or "D" in tapping.questions)
-            if useful and any(isinstance(each, _BatchNorm) for each in self.calling.module.modules()):
+            if any(isinstance(each, _BatchNorm) for each in self.calling.module.modules()):
                 self._batch, self._tapping_now, self._tape = 1, True, None
                 self._taps.clear()
                 try:

@@ -2,174 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from .multigrid import DOUBLE, SINGLE, blurred, mean_of_neighbours, weights
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    Solve = Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]]
-
-EXACT = 1e-10
-"""Of the right side: what the solution of conjugate gradients may miss."""
-BAND = 1 << 24
-"""Numbers of a band (128 MiB), which beats a sparse factor up to there: always for 224 x 224."""
-
-
-SIDE_BY_SIDE = 8
-"""Rows that are solved at once, at most: each has a band of its own in memory."""
+NARROW = 112
+"""Places of the shorter side of a picture whose band is factored sooner than multigrid is done."""
+BAND = 1 << 22
+"""Numbers of the bands that are factored in one go (32 MiB)."""
+CACHED = 1 << 19
+"""Numbers of the rows that run through multigrid together on a CPU: what stays in its cache."""
 
 
 def impute(x: Tensor, removed: Tensor) -> Tensor:
     """``x`` (row, channel, *s) in float64 with each place of ``removed`` (row, *s) the weighted mean of its neighbours.
 
-    x_i = sum_j w_ij x_j / sum_j w_ij over the neighbours j of i within the input, w_ij = 2^-|i-j| / (2^d - 1), |i-j|
-    the number of axes along which they differ by one: in two dimensions 1/6 beside and 1/12 across, as published. Along
-    a line that is the straight line between the nearest places that are kept. Where nothing is kept all is the
-    channel's mean.
+    x_i = sum_j w_ij x_j / sum_j w_ij over the neighbours j of i within the input, w_ij = 2^-|i-j|, |i-j| the number of
+    axes along which they differ by one: in two dimensions 1/6 beside and 1/12 across, as published. Along a line that
+    is the straight line between the nearest places that are kept. Where nothing is kept all is the channel's mean.
 
-    The system is symmetric, and positive as long as anything is kept. In two dimensions it is factored, once for all
-    channels (SciPy), as a band; in more a factor would fill up (75 s for 16 x 64 x 64), and conjugate gradients solve
-    all rows side by side, each until it is done, whatever the others do.
+    Small pictures are factored (SciPy); all else is iterated until float32 inputs are within 1e-7, float64 ones within
+    1e-10 of the exact solution.
     """
-    gone = removed.unsqueeze(1)
+    import torch
+
+    gone, turns = removed.unsqueeze(1), DOUBLE if x.dtype == torch.float64 else SINGLE
+    x = x.double()
     mean = x.flatten(2).mean(2).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
     known = (x - mean).masked_fill(gone, 0)  # so that where all is gone, 0 is the solution
     if x.ndim == 3:
-        found = _each(_line, known, removed)
-    elif x.ndim == 4 and x.device.type == "cpu" and _scipy():
-        found = _each(_factored, around(known), removed)
+        found = _lines(known, removed)
+    elif x.ndim == 4 and min(x.shape[2:]) <= NARROW and x.device.type == "cpu" and _scipy():
+        found = _factored(known, removed)
     else:
-        found = known + _iterated(around(known) * gone, gone)
-    result: Tensor = (mean + found).where(gone, x)
-    return result
+        rows = max(1, CACHED // x[0].numel()) if x.device.type == "cpu" else len(x)
+        parts = [slice(start, start + rows) for start in range(0, len(x), rows)]
+        found = torch.cat([mean_of_neighbours(known[part], gone[part], turns) for part in parts])
+    return (mean + found).where(gone, x)
 
 
-def around(u: Tensor) -> Tensor:
-    """sum_j w_ij u_j over the neighbours of each place of (row, channel, *s); beyond the edge is nothing."""
-    total = u
-    for axis in range(2, u.ndim):
-        wider, size = total.clone(), u.shape[axis] - 1
-        wider.narrow(axis, 1, size).add_(total.narrow(axis, 0, size), alpha=0.5)
-        wider.narrow(axis, 0, size).add_(total.narrow(axis, 1, size), alpha=0.5)
-        total = wider
-    found: Tensor = (total - u) / ((1 << (u.ndim - 2)) - 1)
-    return found
-
-
-@lru_cache(8)
-def _weights(sizes: tuple[int, ...]) -> Tensor:
-    """The sum of each place's weights."""
-    import torch
-
-    return around(torch.ones(1, 1, *sizes, dtype=torch.float64))
-
-
-def _iterated(right: Tensor, gone: Tensor) -> Tensor:
-    """The u on the removed places with s u - around(u) = ``right`` there, s the sum of a place's weights."""
-    s = _weights(gone.shape[2:]).to(right.device)
-    inverse = gone / s.clamp(min=1e-300)  # s is 0 for an input of one place only
-    u, rest = right.new_zeros(right.shape), right
-    goal = _dot(right, right) * EXACT**2
-    along = inverse * rest
-    power = _dot(rest, along)
-    for _ in range(10 * right[0, 0].numel()):
-        unsolved = _dot(rest, rest) > goal
-        if not unsolved.any():
-            break
-        image = gone * (s * along - around(along))
-        step = unsolved * power / _dot(along, image).clamp(min=1e-300)
-        u, rest = u + step * along, rest - step * image
-        smooth = inverse * rest
-        before, power = power, _dot(rest, smooth)
-        along = smooth + power / before.clamp(min=1e-300) * along
-    return u
-
-
-def _dot(u: Tensor, v: Tensor) -> Tensor:
-    """Of each row and channel."""
-    return (u * v).flatten(2).sum(2).reshape(*u.shape[:2], *[1] * (u.ndim - 2))
-
-
-def _each(solve: Solve, given: Tensor, removed: Tensor) -> Tensor:
-    """Each row by NumPy, some side by side; those where all or nothing goes stay as they are."""
-    import torch
-
-    found = given.cpu().numpy().copy()
-
-    def fill(row: NDArray[np.float64], gone: NDArray[np.bool_]) -> None:
-        if gone.any() and not gone.all():
-            row[:, gone] = solve(row, gone)
-
-    with _one_thread(), ThreadPoolExecutor(min(torch.get_num_threads(), SIDE_BY_SIDE)) as pool:
-        for _ in pool.map(fill, found, removed.cpu().numpy()):
-            pass
-    return torch.from_numpy(found).to(given.device)
-
-
-def _line(known: NDArray[np.float64], gone: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The removed values (channel, k) of (channel, place)."""
+def _lines(known: Tensor, removed: Tensor) -> Tensor:
+    """The removed places of (row, channel, place) on straight lines."""
     import numpy as np
+    import torch
 
-    kept = np.flatnonzero(~gone)
-    return np.stack([np.interp(np.flatnonzero(gone), kept, line[kept]) for line in known])
+    found = known.cpu().numpy().copy()
+    for row, gone in zip(found, removed.cpu().numpy(), strict=True):
+        if gone.any() and not gone.all():
+            kept = np.flatnonzero(~gone)
+            row[:, gone] = [np.interp(np.flatnonzero(gone), kept, line[kept]) for line in row]
+    return torch.from_numpy(found).to(known.device)
 
 
-def _factored(right: NDArray[np.float64], gone: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The u (channel, k) on the removed places with s u - around(u) = ``right`` (channel, *s) there."""
+def _factored(known: Tensor, removed: Tensor) -> Tensor:
+    """As many rows in one go as fit `BAND`."""
+    import torch
+
+    if known.shape[3] > known.shape[2]:  # the band is as wide as a line is long
+        return _factored(known.transpose(2, 3), removed.transpose(1, 2)).transpose(2, 3)
+    some = ~removed.flatten(1).all(1)  # elsewhere 0 is the solution, and the system is singular
+    places = removed[0].numel() * (removed.shape[2] + 2)
+    values, gone = known.permute(0, 2, 3, 1).numpy().copy(), (removed & some[:, None, None]).numpy()
+    right, rows = blurred(known).permute(0, 2, 3, 1).numpy(), max(1, BAND // places)
+    with _one_thread():
+        for start in range(0, len(gone), rows):
+            part = slice(start, start + rows)
+            if gone[part].any():
+                values[part][gone[part]] = _banded(right[part][gone[part]], gone[part])
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
+
+
+def _banded(right: NDArray[np.float64], gone: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The u (place, channel) of the places ``gone`` (row, line, length), in one band: rows do not touch."""
     import numpy as np
     from scipy.linalg import solveh_banded
-    from scipy.sparse import coo_array
-    from scipy.sparse.linalg import splu
 
-    lines, length = gone.shape
-    if length > lines:  # the band is as wide as a line is long
-        solved = np.empty_like(right)
-        solved.swapaxes(1, 2)[:, gone.T] = _factored(right.swapaxes(1, 2), gone.T)
-        return solved[:, gone]
-    count = int(gone.sum())
-    numbers = np.full((lines + 1, length + 2), -1)  # a frame where nothing is removed, below and beside
-    numbers[:-1, 1:-1][gone] = np.arange(count)
-    places, numbers = np.flatnonzero(numbers >= 0), numbers.ravel()
-    below, columns, weights = [], [], []
-    for step, weight in ((1, 2), (length + 1, 1), (length + 2, 2), (length + 3, 1)):
+    rows, lines, length = gone.shape
+    numbers = np.full((rows, lines + 1, length + 2), -1)  # a frame where nothing is removed, below and beside
+    numbers[:, :-1, 1:-1][gone] = np.arange(len(right))
+    numbers, places = numbers.ravel(), np.flatnonzero(numbers >= 0)
+    entries = []
+    for step, weight in ((1, 0.5), (length + 1, 0.25), (length + 2, 0.5), (length + 3, 0.25)):
         near = numbers[places + step]
-        inside = np.flatnonzero(near >= 0)
-        below.append(near[inside] - inside)
-        columns.append(inside)
-        weights.append(np.full(len(inside), -weight / 12))
-    down, column, entries = np.concatenate(below), np.concatenate(columns), np.concatenate(weights)
-    wide = int(down.max(initial=0)) + 1
-    own = _weights((lines, length)).numpy()[0, 0][gone]
-    if wide * count <= BAND:
-        band = np.zeros((wide, count))
-        band[0] = own
-        band[down, column] = entries
-        answer: NDArray[np.float64] = solveh_banded(
-            band, right[:, gone].T, lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False
-        )
-        return answer.T
-    half = coo_array((entries, (down + column, column)), shape=(count, count))
-    both = (half + half.T + coo_array((own, (np.arange(count),) * 2), shape=(count, count))).tocsc()
-    factors = splu(both, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    answer = factors.solve(right[:, gone].T)
-    return answer.T
+        column = np.flatnonzero(near >= 0)
+        entries.append((column, near[column] - column, -weight))
+    wide = 1 + max(int(down.max(initial=0)) for _, down, _ in entries)
+    band = np.zeros((len(right), wide))  # its transpose is laid out as LAPACK wants it
+    band[:, 0] = np.broadcast_to(weights((lines, length)).numpy()[0] - 1, gone.shape)[gone]
+    for column, down, entry in entries:
+        band[column, down] = entry
+    solved: NDArray[np.float64] = solveh_banded(
+        band.T, right, lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False
+    )
+    return solved
 
 
 def _one_thread() -> AbstractContextManager[Any]:
     """A band is factored in small pieces: several threads of BLAS only wait for each other, up to ten times as long."""
     if find_spec("threadpoolctl") is None:
         return nullcontext()
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
+    limits: AbstractContextManager[Any] = _threads().limit(limits=1, user_api="blas")
     return limits
+
+
+@cache
+def _threads() -> Any:
+    import scipy.linalg  # noqa: F401  (its BLAS is to be there when looked for)
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @cache

@@ -59,7 +59,7 @@ class Imputed:
         """The inputs of the rows."""
         x, gone = case.inputs[i], removed(case, i, t, self)
         drawn = _normal(case, i, ROAD, self.count) * self.noise * _spread(x)
-        return (impute(x.double(), gone) + gone.unsqueeze(1) * drawn).to(x.dtype)
+        return (impute(x, gone) + gone.unsqueeze(1) * drawn).to(x.dtype)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
     python tests/benchmarks/metrics.py [deletion] [defaults] [road] [imputation] [--quick]
 
 The parties of a row have the same net, inputs and maps, without ties. Ours packs changed inputs into batches of 32, images
-channels-last, as `camsweep evaluate` does; the peers take them as they are built. The bare forwards are those of our changed
-inputs, as the peers run them. For deletion the peer runs as many, so what is left to be gained is what the peer does beside
-them; for ROAD it runs twice as many, the untouched inputs again for each share. The numbers are compared as well.
+channels-last and batch norms folded, as `camsweep evaluate` does; the peers take them as they are built. The bare forwards
+are those of our changed inputs, as the peers run them. For deletion the peer runs as many, so what is left to be gained is
+what the peer does beside them; for ROAD it runs twice as many, the untouched inputs again for each share. The numbers are
+compared as well.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from camsweep.backends.torch.folding import Folded, FoldWatch
 from camsweep.core.metrics import Case, Curve, parse_metric, scores
 from camsweep.core.metrics.imputation import impute
 from camsweep.tests.benchmarks.peers import PGC, QUANTUS, peer
 from camsweep.tests.benchmarks.race import OURS, Bench, Missing, Run
 from camsweep.tests.benchmarks.relevance import SIZES, batch
 
-ROWS = {"1-D": 64, "resnet-20": 16, "resnet-18": 2}
+ROWS = {"1-D": 64, "resnet-20": 16, "resnet-18": 8}
 """Nets, and how many maps of each."""
 STEPS = 24
 """Of a curve; Quantus counts values, so at every third step of three channels it has whole places, as ours."""
@@ -43,6 +45,9 @@ class Subject:
         self.x = torch.from_numpy(x)
         self.layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
         self.own = copy.deepcopy(self.net).to(memory_format=self.layout)
+        with torch.inference_mode(), FoldWatch() as watch:
+            given = self.own(self.x[:1].contiguous(memory_format=self.layout))
+        self.folds = watch.folds(given)
         field = torch.from_numpy(np.random.default_rng(1).random((len(x), 1, *x.shape[2:])))
         if smooth:
             coarse = nn.functional.adaptive_avg_pool2d(field, 7)
@@ -57,7 +62,7 @@ class Subject:
         return Case(torch.from_numpy(self.maps)[:, None], x=self.x, seeds=[(i,) for i in range(len(self.x))])
 
     def score(self, x: torch.Tensor, i: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), Folded(self.folds):
             return self.own(x.contiguous(memory_format=self.layout))[torch.arange(len(x)), self.classes[i]]
 
     def heights(self, text: str) -> np.ndarray:

@@ -46,6 +46,7 @@ def test_maps_are_the_same(rank, compiler, tmp_path):
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # the compiler's own
 def test_maps_are_the_same_by_the_compiler_that_users_have(tmp_path):
     compared(tmp_path, Net(2), inputs(2, 6))
 
