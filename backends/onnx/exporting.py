@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ...core.backend import Structure, Tapping
 from ...core.errors import RequestError, first_line
 from ..torch import TorchBackend
-from ..torch.session import Calling, TorchSession
+from ..torch.calling import Calling
+from ..torch.session import TorchSession
 from ..torch.state import borrowed
 from ..torch.structured import named_tensors
 from .backend import OnnxBackend

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ...core.backend import Layer, Structure, Tapping
 from ...core.errors import CamsweepError, RequestError, first_line, nearest, says_out_of_memory
+from .calling import Calling
 from .grids import Grid, Order, Tokens, order_of, settle
-from .session import Calling, TorchSession
+from .session import TorchSession
 from .state import borrowed, redrawn
 from .structured import first_tensor
 from .watching import LastActivation

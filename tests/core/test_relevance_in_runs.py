@@ -12,7 +12,7 @@ from camsweep.core.run import plan_job, run_job
 
 from ..backends.test_passes import Counted
 from ..support import Net, maps
-from .test_domains_in_runs import found_by, job_of, loader, near, run, signals
+from .small_runs import found_by, job_of, loader, near, run, signals
 from .test_sweep import Watch
 
 METHODS = [

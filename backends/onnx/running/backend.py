@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ....core.backend import Structure, Tapping
 from ....core.errors import CamsweepError, NotImportedError, RequestError, nearest, says_out_of_memory
+from ...torch.calling import Read
 from ...torch.grids import Grid, Tokens
-from ...torch.session import Read
 from ..batches import alike, varied
 from ..entry import Entry
 from ..importing import asked

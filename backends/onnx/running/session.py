@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ....core.backend import Tapping
 from ....core.errors import RequestError
 from ....core.outputs import Outputs
+from ...torch.calling import Calling, Read
 from ...torch.grids import Grid
-from ...torch.session import Calling, Read
 from ...torch.structured import selected
 from .ending import Ending
 from .runner import Piece, Runner, joined
