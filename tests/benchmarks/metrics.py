@@ -126,7 +126,7 @@ def case_deletion(bench: Bench) -> None:
         whole = np.s_[:, len(x[0]) - 1 :: len(x[0])]
         row(
             bench, f"deletion, {name}, {len(x)} x {STEPS}", QUANTUS,
-            lambda of=of: of.heights(f"deletion:steps={STEPS}")[:, 1:],
+            lambda of=of, whole=whole: of.heights(f"deletion:steps={STEPS}")[:, 1:][whole],
             lambda theirs=theirs, whole=whole: theirs()[whole],
             lambda of=of: of.forwards(STEPS),
         )  # fmt: skip

@@ -32,11 +32,11 @@ def test_frame_k_of_the_gif_shows_map_k(tmp_path, signed):
     scene = moving(signed=signed)
     made = list(frames(scene))
     path = tmp_path / "clip.gif"
-    save_gif(made, durations(SECONDS[0], 6), path, "mark")
+    save_gif(made, durations(SECONDS[0], 6), path, "camsweep 0123abcd")
     with Image.open(path) as gif:
         assert gif.n_frames == 6
         decoded = [np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(gif)]
-    assert mark_of(path) == "mark"
+    assert mark_of(path) == "camsweep 0123abcd"
     for before, after in pairwise(decoded):
         assert (before != after).any()
     for k, (frame, picture) in enumerate(zip(decoded, made, strict=True)):
