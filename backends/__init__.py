@@ -32,7 +32,7 @@ def guess(model: ModelSection) -> str:
             raise RequestError(f"unknown backend {model.backend!r}. {nearest(model.backend, BACKENDS)}")
         return model.backend
     kind = None if model.weights is None else kind_of(Path(model.weights))
-    if model.native or (model.source or "").endswith(".json"):
+    if (model.source or "").endswith(".json") or (model.native and kind != "onnx"):
         return "tensorflow"
     if model.source is not None and kind not in ("keras", "hdf5"):
         return "torch"
@@ -47,8 +47,11 @@ def load(model: ModelSection, *, device: str, dtype: str, argument: str | None =
     ``argument`` names the model's argument that gets the input, where it is not the first.
     """
     name = guess(model)
-    if model.native and name != "tensorflow":
-        raise RequestError(f"native is for Keras models and SavedModels, not for the {name} backend; leave one out")
+    onnx = name == "onnx" and model.weights is not None and kind_of(Path(model.weights)) == "onnx"
+    if model.native and not (onnx or name == "tensorflow"):
+        raise RequestError(
+            f"native is for Keras models, SavedModels and ONNX graphs, not for the {name} backend; leave one out"
+        )
     if name not in installed():
         raise RequestError(f"the {name} backend is not installed: pip install 'camsweep[{name}]'")
     _check(model, name)

@@ -43,7 +43,7 @@ class ModelSection(Section):
     """How tokens become a grid, ``prefix=1,grid=14x14``, or where the channels are, ``channels=last``."""
     trust_checkpoint: bool = False
     native: bool = False
-    """Whether a Keras model or a SavedModel runs in TensorFlow itself."""
+    """Whether a Keras model or a SavedModel runs in TensorFlow itself, an ONNX graph in onnxruntime."""
 
 
 def _batch(value: Any) -> Any:

@@ -19,7 +19,8 @@ __all__ = ["load"]
 def load(model: ModelSection, *, device: str, dtype: str, argument: str | None = None) -> OnnxBackend | RunningBackend:
     """The backend of a `ModelSection`; ``argument`` names the input of the graph that gets the data.
 
-    A graph with operators that are not imported can still be run, which is enough for what needs no gradient.
+    A graph with operators that are not imported can still be run, which is enough for what needs no gradient; any graph
+    is, where ``model.native`` says so.
     """
     from ...core.errors import NotImportedError, RequestError
     from ..checkpoints import kind_of
@@ -35,6 +36,8 @@ def load(model: ModelSection, *, device: str, dtype: str, argument: str | None =
         found: OnnxBackend = by_way[kind].load(model, device=device, dtype=dtype, argument=argument)
         return found
     path, said = Path(model.weights), {"output": model.output, "tokens": model.tokens, "argument": argument}
+    if model.native:
+        return RunningBackend(path, "--native", device=device, dtype=dtype, **said)
     try:
         return OnnxBackend(path, device=settle_device(device), dtype=dtype, **said)
     except NotImportedError as reason:

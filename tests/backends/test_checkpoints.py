@@ -125,9 +125,11 @@ def test_code_says_more_than_its_weights(tmp_path):
     assert guess(ModelSection(weights=weights, backend="onnx")) == "onnx"
 
 
-def test_native_is_for_tensorflow_alone():
-    with pytest.raises(RequestError, match="native is for Keras models and SavedModels, not for the torch backend"):
+def test_native_is_not_for_torch(tmp_path):
+    said = "native is for Keras models, SavedModels and ONNX graphs, not for the torch backend"
+    with pytest.raises(RequestError, match=said):
         load(ModelSection(source="a.py:Net", backend="torch", native=True), device="cpu", dtype="float32")
+    assert guess(ModelSection(weights=str(make("onnx", tmp_path / "net.onnx")), native=True)) == "onnx"
 
 
 def test_a_backend_that_is_not_one():

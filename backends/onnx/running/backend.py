@@ -39,7 +39,10 @@ TIED = 0.1
 
 
 class RunningBackend:
-    """A graph that cannot be imported, run as it is. Gradients, and what is made of them, it cannot give."""
+    """A graph run as it is, for ``reason``: it cannot be imported, or that is asked for.
+
+    Gradients, and what is made of them, it cannot give.
+    """
 
     name = "onnx"
     answers = frozenset("ADSRCxyoTtfY")

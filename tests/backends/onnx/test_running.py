@@ -25,6 +25,7 @@ from camsweep.core.backend import Tapping
 from camsweep.core.errors import NotImportedError, RequestError
 from camsweep.core.job import ModelSection
 from camsweep.core.methods.registry import METHODS
+from camsweep.core.results import open_results
 from camsweep.tests import support
 from camsweep.tests.backends.onnx.graphs import classifier, graph, saved, values
 from camsweep.tests.backends.onnx.nets import exported, net
@@ -598,6 +599,25 @@ def test_from_the_command_line(told, tmp_path):
     code, shown, line = told(*job, *(part for each in EXPRESSIONS for part in ("-m", each)), "--json", "-m", "dff:k=2")
     assert code == 0, line
     assert json.loads(shown)["samples"] == 5
+
+
+def test_any_graph_on_request(told, tmp_path):
+    """`--native` runs a graph in onnxruntime that could be imported: the same maps, and no gradients."""
+    model, x = file_of("resnet"), net("resnet")[1]
+    path, data = saved(model, tmp_path), tmp_path / "x.npy"
+    np.save(data, x)
+    layout = {3: "NCT", 4: "NCHW", 5: "NCDHW"}[x.ndim]
+    job = ["explain", "--model", path, "--data", data, "--layout", layout, "-m", "rise:n=32", "-m", "eigencam", "--json"]
+    for name, words in (("imported", []), ("native", ["--native"])):
+        code, shown, line = told(*job, "--out", tmp_path / f"{name}.h5", *words)
+        assert code == 0, line
+    assert "the graph runs in onnxruntime, forward only: --native" in line
+    with open_results(tmp_path / "imported.h5") as imported, open_results(tmp_path / "native.h5") as native:
+        for each in imported.maps:
+            near(native.map(each).read(), imported.map(each).read())
+    code, _, line = told(*job, "--out", tmp_path / "no.h5", "--native", "-m", "grad")
+    assert code == 2
+    assert line.splitlines()[-1].startswith("error: grad asks for the gradient")
 
 
 def test_what_is_no_tensor_is_computed_again(tmp_path):
