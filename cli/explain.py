@@ -31,7 +31,9 @@ ModelArg = Annotated[
 Backend_ = Annotated[
     str | None, typer.Option("--backend", help="torch, onnx or tensorflow; else told by what is in the file.")
 ]
-Native = Annotated[bool, typer.Option("--native", help="Run the model in TensorFlow, or an ONNX graph in onnxruntime, itself.")]
+Native = Annotated[
+    bool, typer.Option("--native", help="Run the model in TensorFlow, or an ONNX graph in onnxruntime, itself.")
+]
 Trust = Annotated[bool, typer.Option("--trust-checkpoint", help="Load pickled code from the checkpoint. It is run.")]
 Output = Annotated[
     str | None, typer.Option("--output", metavar="KEY", help="Which output, of a model that gives several.")

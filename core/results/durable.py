@@ -10,7 +10,6 @@ import errno
 import io
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,8 +19,11 @@ import h5py
 import numpy as np
 
 from ..errors import StorageError
+from .deflate import crc32
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+CACHED = 1 << 16
+"""Bytes of unfinished chunks that HDF5 holds for each dataset (a megabyte if it is not told): rows come in order."""
 BLOCK = 1 << 14
 """Bytes with a crc32 of their own in a file's seal."""
 SEAL = struct.Struct("<QI8s")
@@ -160,7 +162,7 @@ def hdf5(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[h5
         safe = SafeFile(temporary)
         try:
             try:
-                with h5py.File(safe, "w") as file:
+                with h5py.File(safe, "w", rdcc_nbytes=CACHED) as file:
                     yield file
             except Exception:
                 safe.check()  # whatever HDF5 made of it, the disk was first
@@ -182,7 +184,7 @@ def seal(path: Path, heed: Callable[[], None] = lambda: None) -> None:
     """Put a file's seal behind it, durably. ``heed`` is called again and again, and may raise."""
 
     def blocks() -> Iterator[memoryview]:
-        while data := file.read(64 * BLOCK):
+        while data := file.read(16 * BLOCK):
             heed()
             view = memoryview(data)
             for start in range(0, len(view), BLOCK):
@@ -198,8 +200,8 @@ def _seal(blocks: Iterable[bytes | memoryview]) -> bytes:
     size, sums = 0, bytearray()
     for block in blocks:
         size += len(block)
-        sums += zlib.crc32(block).to_bytes(4, "little")
-    return bytes(sums) + SEAL.pack(size, zlib.crc32(sums + size.to_bytes(8, "little")), WORD)
+        sums += crc32(block).to_bytes(4, "little")
+    return bytes(sums) + SEAL.pack(size, crc32(sums + size.to_bytes(8, "little")), WORD)
 
 
 def intact(path: Path, heed: Callable[[], None] = lambda: None) -> bool:
@@ -235,7 +237,7 @@ class Sealed(io.RawIOBase):
             if word != WORD or self.size + 4 * count + SEAL.size != end:
                 raise UnsealedError
             sums = self._take(self.size, 4 * count)
-            if zlib.crc32(sums + self.size.to_bytes(8, "little")) != crc:
+            if crc32(sums + self.size.to_bytes(8, "little")) != crc:
                 raise UnsealedError
         except BaseException:
             self.close()
@@ -257,7 +259,7 @@ class Sealed(io.RawIOBase):
         data = memoryview(self._take(first * BLOCK, min(last * BLOCK, self.size) - first * BLOCK))
         for block in range(first, last):
             start = (block - first) * BLOCK
-            if zlib.crc32(data[start : start + BLOCK]) == self._sums[block]:
+            if crc32(data[start : start + BLOCK]) == self._sums[block]:
                 self._good[block] = 1
             else:
                 yield block

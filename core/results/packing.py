@@ -10,10 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    from isal import isal_zlib as zlib
-except ImportError:  # it is made for the processors that nearly everybody has
-    import zlib  # type: ignore[no-redef]
+from .deflate import compress
 
 SAVING = 0.15
 """Of its size: what gzip must save of a chunk, or it is stored as it is."""
@@ -65,7 +62,7 @@ class Packing:
 def _packed(chunk: NDArray[Any]) -> tuple[bytes, int]:
     """As it stands in the file, and the filters that it went past."""
     data, past = chunk.tobytes(), SHUFFLED_AND_DEFLATED
-    small = zlib.compress(np.frombuffer(data, np.uint8).reshape(-1, chunk.itemsize).T.tobytes(), 1)
+    small = compress(np.frombuffer(data, np.uint8).reshape(-1, chunk.itemsize).T.tobytes(), 1)
     if len(small) <= (1 - SAVING) * len(data):
         data, past = small, 0
     return data + fletcher32(data), past

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import threading
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -22,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import OutputError, Stopped, StorageError
 from . import durable
+from .deflate import crc32
 from .locks import held
 from .packing import Packing
 from .schema import CHECKSUM, Column, Recorded, Schema
@@ -29,6 +29,8 @@ from .schema import CHECKSUM, Column, Recorded, Schema
 ROW = Column("row", "int64")
 HELD = 16 << 20
 """Bytes of short rows that are gathered from several parts before they are written at once."""
+COMPACT_HELD = 1 << 17
+"""The same while a run goes on: these rows are in order, and what a run holds once it holds for good."""
 COMPACT_FROM = 64
 """So many small parts are copied into one: a million samples should not need a hundred thousand files."""
 
@@ -182,7 +184,7 @@ class Parts(Generic[Kind]):
             rows = np.unique(np.concatenate([_rows(path) for path in small]))
             seal = partial(durable.seal, heed=self.heed)
             with durable.hdf5(self.home / f"{_name(rows)}+{len(rows)}.h5", seal) as file:
-                gather(small, rows, (*self.schema.columns, CHECKSUM), file, self._packing, self.heed)
+                gather(small, rows, (*self.schema.columns, CHECKSUM), file, self._packing, self.heed, COMPACT_HELD)
                 create(file, ROW, len(rows), self._packing)[...] = rows
             for path in small:
                 _unlink(path)
@@ -231,11 +233,12 @@ def gather(
     file: h5py.File,
     packing: Packing,
     heed: Callable[[], None] = lambda: None,
+    most: int = HELD,
 ) -> None:
     """Copy ``rows`` of the parts into ``file``, in that order; of two parts with a row the later one counts.
 
-    Chunks of large rows are copied compressed, as they are (25 times faster than unpacking them). ``heed`` is called
-    again and again, and may raise.
+    Chunks of large rows are copied compressed, as they are (25 times faster than unpacking them); of short ones so many
+    bytes (``most``) are held at once. ``heed`` is called again and again, and may raise.
     """
     place = {int(row): i for i, row in enumerate(rows)}
     owner = {}
@@ -259,7 +262,7 @@ def gather(
                 elif mine:
                     waiting.append((to, source[:][mine]))
                     held += waiting[-1][1].nbytes
-        if held > HELD or path == parts[-1]:
+        if held > most or path == parts[-1]:
             for target, waiting in zip(targets, short, strict=True):
                 heed()
                 _put(target, waiting)
@@ -292,12 +295,12 @@ def _index(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
 
 def _checked(body: bytes) -> bytes:
     """The manifest: JSON that carries the crc32 of what it says."""
-    return b'{"crc32": "%08x",\n"run": %s}' % (zlib.crc32(body), body)
+    return b'{"crc32": "%08x",\n"run": %s}' % (crc32(body), body)
 
 
 def _name(rows: NDArray[np.int64]) -> str:
     """Of a part, the same for the same rows only."""
-    return f"rows-{rows.min():09d}-{rows.max():09d}-{zlib.crc32(np.sort(rows).tobytes()):08x}"
+    return f"rows-{rows.min():09d}-{rows.max():09d}-{crc32(np.sort(rows).tobytes()):08x}"
 
 
 def _unlink(path: Path) -> None:

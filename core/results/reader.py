@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import tomllib
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -21,6 +20,7 @@ from ..data import Axis, DataSection, Dataset, open_dataset
 from ..errors import CamsweepError, RequestError, StorageError, first_line, nearest
 from ..outputs import settled
 from . import durable
+from .deflate import crc32
 from .schema import CHECKSUM, Concepts, Provenance, Status
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def _agree(columns: Sequence[h5py.Dataset], sums: h5py.Dataset, rows: range) -> 
     try:
         for column in columns:
             values = column[rows.start : rows.stop]
-            crc = [zlib.crc32(values[i : i + 1].tobytes(), each) for i, each in enumerate(crc)]
+            crc = [crc32(values[i : i + 1].tobytes(), each) for i, each in enumerate(crc)]
         return bool((sums[rows.start : rows.stop] == crc).all())
     except (OSError, StorageError):
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.axes import Axis
+from .deflate import crc32
 
 MESSAGE_BYTES = 240
 DIRECT_BYTES = 16 * 1024
@@ -175,7 +175,7 @@ class Recorded:
         for column in self.columns:
             values = np.ascontiguousarray(rows[column.path], column.dtype)
             for i in range(len(values)):
-                sums[i] = zlib.crc32(values[i : i + 1].tobytes(), int(sums[i]))
+                sums[i] = crc32(values[i : i + 1].tobytes(), int(sums[i]))
         return sums
 
 

@@ -248,7 +248,11 @@ def case_forward(bench: Bench) -> None:
         bare = "bare forwards, onnxruntime"
         times = bench.race(
             case,
-            {ours: lambda: rise(native=True), OURS: lambda: rise(native=False), bare: onnx_forward(many, bench.threads)},
+            {
+                ours: lambda: rise(native=True),
+                OURS: lambda: rise(native=False),
+                bare: onnx_forward(many, bench.threads),
+            },
         )
         bench.against(case, times, ours, goal="")
 

@@ -179,7 +179,7 @@ def case_shards(bench: Bench) -> None:
         made_of = {shards: parts(shards) for shards in (1, 64)}
 
         def merging(shards: int) -> None:
-            merge(*made_of[shards], finished="now")
+            merge(*made_of[shards], finished="now", keep=True)
 
         times = take_turns({f"of {n}": lambda n=n: merging(n) for n in made_of}, bench.turns, bench.clock)
         bench.ratio(case, times, "of 64", "of 1")

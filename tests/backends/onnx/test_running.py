@@ -607,9 +607,22 @@ def test_any_graph_on_request(told, tmp_path):
     path, data = saved(model, tmp_path), tmp_path / "x.npy"
     np.save(data, x)
     layout = {3: "NCT", 4: "NCHW", 5: "NCDHW"}[x.ndim]
-    job = ["explain", "--model", path, "--data", data, "--layout", layout, "-m", "rise:n=32", "-m", "eigencam", "--json"]
+    job = [
+        "explain",
+        "--model",
+        path,
+        "--data",
+        data,
+        "--layout",
+        layout,
+        "-m",
+        "rise:n=32",
+        "-m",
+        "eigencam",
+        "--json",
+    ]
     for name, words in (("imported", []), ("native", ["--native"])):
-        code, shown, line = told(*job, "--out", tmp_path / f"{name}.h5", *words)
+        code, _, line = told(*job, "--out", tmp_path / f"{name}.h5", *words)
         assert code == 0, line
     assert "the graph runs in onnxruntime, forward only: --native" in line
     with open_results(tmp_path / "imported.h5") as imported, open_results(tmp_path / "native.h5") as native:
