@@ -48,7 +48,7 @@ test-full: $(VENV)/.test ## Slow and randomised sweeps too
 PEERS := grad-cam==1.5.7 captum==0.9.0 torchcam==0.5.0 signal_grad_cam==2.2.0 tf-keras-vis==0.8.7 zennit==0.5.1 \
 	quantus==0.6.0 xplique==2.0.2 cross-domain-saliency-maps==0.0.8
 BESIDE := 'opencv-python-headless<5' ttach tqdm imageio cachetools deprecated scikit-image lazy-loader \
-	tensorflow-probability decorator dm-tree
+	tensorflow-probability decorator dm-tree einops
 BENCH = $(BIN)/python tests/benchmarks/table.py --run
 
 $(VENV)/.peers: $(VENV)/.test Makefile

@@ -57,8 +57,10 @@ def inputs(rank: int, batch: int = 3, seed: int = 1) -> np.ndarray:
 def traced(
     module, x, letters, layers=("first",), target="predicted", dtype="float64", device="cpu", score="logit", **around
 ):
-    """A trace through the real backend, and its one target: a class's number, or a target as it is written."""
-    backend = TorchBackend(module, device=torch.device(device), dtype=dtype)
+    """A trace through the real backend, or another one that is given for a module, and its one target: a class's number,
+    or a target as it is written.
+    """
+    backend = module if hasattr(module, "tapped") else TorchBackend(module, device=torch.device(device), dtype=dtype)
     structure = backend.structure(x[:1])
     activation = settled("auto", structure.final, structure.outputs)
     readout = Readout(structure.outputs, structure.places, score, activation, structure.final)

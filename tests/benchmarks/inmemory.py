@@ -51,9 +51,9 @@ class Ours:
 
 @contextlib.contextmanager
 def camsweep(
-    module: nn.Module, x: np.ndarray, methods: Sequence[str], *layers: str, target: int | str = "predicted", chunk: int = 32
+    module: Any, x: np.ndarray, methods: Sequence[str], *layers: str, target: int | str = "predicted", chunk: int = 32
 ) -> Iterator[Ours]:  # fmt: skip
-    """A session for these methods, layers and targets."""
+    """A session of a module, or of a backend, for these methods, layers and targets."""
     parsed = [parse_expression(text) for text in methods]
     letters = frozenset().union(*(each.asks for each in parsed))
     around = {

@@ -219,6 +219,7 @@ def case_lrp(bench: Bench) -> None:
         )  # fmt: skip
 
 
+NATIVE = f"{OURS} --native"
 KERAS = {
     "occlusion:window=8,stride=4": ("Occlusion", {"patch_size": 8, "patch_stride": 4}),
     "rise:n=256": ("Rise", {"nb_samples": 256}),
@@ -259,21 +260,26 @@ def by_xplique(name: str, keys: dict[str, Any], path: str, x: str, threads: int)
     return lambda: float(np.asarray(one.explain(batch, targets)).sum())
 
 
-def by_camsweep(method: str, path: str, x: str, threads: int) -> Run:
-    """The imported model, and a trace of the same batch."""
+def by_camsweep(method: str, path: str, x: str, threads: int, *, native: bool = False) -> Run:
+    """The imported model or, ``native``, TensorFlow's own, and a trace of the same batch."""
     from camsweep.backends import load
     from camsweep.core.job import ModelSection
 
     torch.set_num_threads(threads)
-    module: Any = load(ModelSection(weights=path), device="cpu", dtype="float32").module
+    if native:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    backend: Any = load(ModelSection(weights=path, native=native), device="cpu", dtype="float32")
     batch = np.ascontiguousarray(np.load(x).transpose(0, 3, 1, 2))
-    session = camsweep(module, batch, [method], target=TARGET, chunk=CHUNK)
+    session = camsweep(backend, batch, [method], target=TARGET, chunk=CHUNK)
     opened = session.__enter__()
     return lambda: float(opened([method])[0].sum())
 
 
 def case_keras(bench: Bench) -> None:
-    """A Keras model: ours brought into torch, xplique's in TensorFlow, each in a process of its own."""
+    """A Keras model: ours brought into torch and in TensorFlow, xplique's in TensorFlow, each in a process of its own."""
     here, tensorflow = "camsweep.tests.benchmarks.methods:", {"KERAS_BACKEND": "tensorflow"}
     with tempfile.TemporaryDirectory() as folder:
         path, x = str(Path(folder) / "net.keras"), str(Path(folder) / "x.npy")
@@ -285,9 +291,14 @@ def case_keras(bench: Bench) -> None:
             common = {"path": path, "x": x, "threads": bench.threads}
             parties = {
                 OURS: Elsewhere.start(f"{here}by_camsweep", method=method, **common),
+                NATIVE: Elsewhere.start(f"{here}by_camsweep", tensorflow, method=method, native=True, **common),
                 XPLIQUE: Elsewhere.start(f"{here}by_xplique", tensorflow, name=name, keys=keys, **common),
             }
-            versus(bench, f"{method}, Keras, 64 x 64, samples: 8", parties, lambda times, name: "")
+            case = f"{method}, Keras, 64 x 64, samples: 8"
+            times = bench.race(case, parties)
+            best = times.fastest([OURS, NATIVE])
+            for each in (OURS, NATIVE):  # one of them is what a user would take
+                bench.ratio(case, times, XPLIQUE, each, goal=">= 1" if each == best else "")
 
 
 CASES = {

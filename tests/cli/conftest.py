@@ -227,3 +227,13 @@ def net(bench):
 def signals(bench):
     with np.load(bench / "signals.npz") as file:
         return dict(file)
+
+
+@pytest.fixture
+def explained(bench, call):
+    assert call("explain", "job.toml", "-m", "hirescam", "-m", "grad", "--limit", 4, cwd=bench).code == 0
+    return bench
+
+
+def pngs(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
