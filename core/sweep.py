@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from . import allocator
 from .budget import Budget
 from .data import Batch
 from .errors import CamsweepError, RequestError, Stopped, first_line
@@ -75,7 +76,7 @@ def sweep(
     total, watch = int(mine.sum()), work.watch
     watch.start(total - len(todo), total)
     done, late = 0, False
-    with _Writer(parts, work, commit_every) as writer:
+    with allocator.keeping(), _Writer(parts, work, commit_every) as writer:
         budget.start()
         for rows, batch in _ahead(source, todo, work):
             with work.clock(Stage.EXPLAIN):

@@ -47,7 +47,7 @@ def conservation(A: Tensor, y: Tensor) -> Tensor:
 
 def _roads(places: int, *, percent: str, noise: float, fill: Baseline, blur: float) -> list[Version]:
     orders: tuple[First, First] = ("least", "most")
-    return [Imputed(first, k, noise) for first in orders for k in parts(places, percent)]
+    return [Imputed(first, k, noise) for k in parts(places, percent) for first in orders]
 
 
 def _again(places: int, *, percent: str, noise: float, fill: Baseline, blur: float) -> list[Version]:
@@ -86,7 +86,7 @@ def arcc(
     again = e[0].double()
     again = again.sum(2) if c.per_channel else again
     coherency = (pearson(c.a.flatten(2), again.flatten(2)) + 1) / 2
-    least, most = v.chunk(2, 2)
+    least, most = v[..., ::2], v[..., 1::2]
     road = (least - most).mean(2).clamp(0, 1)
     terms = torch.stack([coherency, 1 - minmax(c.a).flatten(2).mean(2), road])
     return 3 / (1 / terms).sum(0)

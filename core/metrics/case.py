@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..keys import Baseline
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from ..domains import Domain
@@ -82,6 +84,16 @@ class Case:
 
         return np.random.default_rng((*self.seeds[sample], *use))
 
+    def normal(self, sample: int, *use: int) -> NDArray[np.float64]:
+        """Normal numbers in the shape of a sample; those of the last use stay, the next version may want them again."""
+        if use not in self._normal:
+            self._normal.clear()
+            self._normal[use] = {}
+        drawn = self._normal[use]
+        if sample not in drawn:
+            drawn[sample] = self.rng(sample, *use).standard_normal(self.inputs.shape[1:])
+        return drawn[sample]
+
     def letter(self, name: str) -> Any:
         """The answer to a metric's question; `ValueError` where it is not known."""
         if name == "c":
@@ -103,6 +115,10 @@ class Case:
             made = self.baseline(fill, blur) if self.baseline else level(fill, blur, self.inputs, {}, self.seeds)
             self._fillings[fill, blur] = made
         return self._fillings[fill, blur]
+
+    @cached_property
+    def _normal(self) -> dict[tuple[int, ...], dict[int, NDArray[np.float64]]]:
+        return {}
 
     @cached_property
     def _fillings(self) -> dict[tuple[Baseline, float], Tensor]:

@@ -173,9 +173,7 @@ def scores(
 
 def _normal(case: Case, i: Tensor, *use: int) -> Tensor:
     """Normal numbers of each row's sample, (row, channel, *s)."""
-    x = case.inputs
-    drawn = {k: case.rng(k, *use).standard_normal(x.shape[1:]) for k in dict.fromkeys(i.tolist())}
-    return _stack([drawn[k] for k in i.tolist()], x)
+    return _stack([case.normal(k, *use) for k in i.tolist()], case.inputs)
 
 
 def _stack(drawn: Sequence[NDArray[np.float64]], x: Tensor) -> Tensor:

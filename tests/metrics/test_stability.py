@@ -106,7 +106,7 @@ def test_the_mask_is_the_map_from_0_to_1():
 
 def test_arcc_by_hand():
     a = torch.tensor([[[0.0, 1.0, 2.0, 1.0]]])  # 0, 1/2, 1, 1/2: mean 1/2
-    v = torch.tensor([[[0.9, 0.7, 0.2, 0.4]]])  # least relevant first, then most: (0.7 + 0.3) / 2
+    v = torch.tensor([[[0.9, 0.2, 0.7, 0.4]]])  # of each share the least relevant gone, then the most: (0.7 + 0.3) / 2
     of = Case(a, x=a, seeds=[(0,)])
     found = answer("arcc:percent=20.40", of, v=v, e=(2 * a + 1)[None])
     assert found.item() == pytest.approx(3 / (1 / 1 + 1 / 0.5 + 1 / 0.5), rel=1e-6)

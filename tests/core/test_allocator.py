@@ -1,0 +1,28 @@
+"""Memory that batches free stays while a run goes on, and goes back behind it."""
+
+import resource
+import sys
+
+import numpy as np
+import pytest
+
+from camsweep.core import allocator
+
+
+def faults(count):
+    """Pages that came to be while so many large arrays were made and let go of, one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        kept = [np.ones(2 << 20) for _ in range(8)]  # 128 MiB in pieces of 16
+        del kept
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_pages_are_made_once():
+    with allocator.keeping():
+        first, others = faults(1), faults(5)
+    assert others < first / 10
+    with pytest.raises(KeyError), allocator.keeping():
+        raise KeyError
+    assert faults(1) > 10_000  # given back
