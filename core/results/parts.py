@@ -235,31 +235,30 @@ def gather(
     heed: Callable[[], None] = lambda: None,
     most: int = HELD,
 ) -> None:
-    """Copy ``rows`` of the parts into ``file``, in that order; of two parts with a row the later one counts.
+    """Copy ``rows``, which rise, of the parts into ``file``; of two parts with a row the later one counts.
 
     Chunks of large rows are copied compressed, as they are (25 times faster than unpacking them); of short ones so many
     bytes (``most``) are held at once. ``heed`` is called again and again, and may raise.
     """
-    place = {int(row): i for i, row in enumerate(rows)}
-    owner = {}
-    for path in parts:
+    owner = np.full(len(rows), -1)
+    for k, path in enumerate(parts):
         heed()
-        owner.update(dict.fromkeys(_rows(path).tolist(), path))
+        _, to = _places(_rows(path), rows)
+        owner[to] = k
     targets = [create(file, column, len(rows), packing) for column in columns]
     short: list[list[tuple[NDArray[np.int64], NDArray[Any]]]] = [[] for _ in columns]
     held = 0
-    for path in parts:
+    for k, path in enumerate(parts):
         with durable.reading(path) as part:
-            here = part[ROW.path][:]
-            mine = [i for i, row in enumerate(here) if owner[int(row)] == path and int(row) in place]
-            to = np.array([place[int(here[i])] for i in mine], np.int64)
+            mine, to = _places(part[ROW.path][:], rows)
+            mine, to = mine[owner[to] == k], to[owner[to] == k]
             for column, target, waiting in zip(columns, targets, short, strict=True):
                 source = part[column.path]
                 if column.direct:
                     for i, j in zip(mine, to, strict=True):
                         heed()
-                        _copy_chunks(source, i, target, int(j))
-                elif mine:
+                        _copy_chunks(source, int(i), target, int(j))
+                elif len(mine):
                     waiting.append((to, source[:][mine]))
                     held += waiting[-1][1].nbytes
         if held > most or path == parts[-1]:
@@ -267,6 +266,13 @@ def gather(
                 heed()
                 _put(target, waiting)
             held = 0
+
+
+def _places(here: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which rows of those that are ``here`` are among ``rows``, and where."""
+    to = np.searchsorted(rows, here).clip(max=len(rows) - 1)
+    mine = np.flatnonzero(rows[to] == here)
+    return mine, to[mine]
 
 
 def _copy_chunks(source: h5py.Dataset, row: int, target: h5py.Dataset, to: int) -> None:
