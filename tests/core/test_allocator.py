@@ -13,7 +13,7 @@ def faults(count):
     """Pages that came to be while so many large arrays were made and let go of, one after the other."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(count):
-        kept = [np.ones(2 << 20) for _ in range(8)]  # 128 MiB in pieces of 16
+        kept = [np.ones(size << 17) for size in (48, 16, 48, 16)]  # MiB
         del kept
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
