@@ -37,7 +37,7 @@ def load(model: ModelSection, *, device: str, dtype: str, argument: str | None =
         return found
     path, said = Path(model.weights), {"output": model.output, "tokens": model.tokens, "argument": argument}
     if model.native:
-        return RunningBackend(path, "--native", device=device, dtype=dtype, **said)
+        return RunningBackend(path, f"{path}: --native asks for it", device=device, dtype=dtype, **said)
     try:
         return OnnxBackend(path, device=settle_device(device), dtype=dtype, **said)
     except NotImportedError as reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -237,3 +238,13 @@ def explained(bench, call):
 
 def pngs(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != "__pycache__"} - {
+        path.relative_to(folder).as_posix() for path in folder.rglob("__pycache__/*")
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
@@ -21,16 +20,6 @@ from camsweep.core.results import Status, open_results
 from .conftest import job_text, pngs
 
 COMMANDS = {command.callback.__name__: command.callback for command in application().registered_commands}
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def files(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != "__pycache__"} - {
-        path.relative_to(folder).as_posix() for path in folder.rglob("__pycache__/*")
-    }
 
 
 # inspect

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -16,18 +15,8 @@ from torch import nn
 from camsweep.core.job import Job
 from camsweep.core.results import Status, open_results, verify
 
-from .conftest import CLASSES, job_text
+from .conftest import CLASSES, digest, files, job_text
 from .references import cam, gradient, parts
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def files(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != "__pycache__"} - {
-        path.relative_to(folder).as_posix() for path in folder.rglob("__pycache__/*")
-    }
 
 
 def read(path, name):

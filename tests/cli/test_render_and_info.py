@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 import numpy as np
@@ -11,16 +10,6 @@ import pytest
 from camsweep.core.results import open_results
 
 from .conftest import pngs
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def files(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != "__pycache__"} - {
-        path.relative_to(folder).as_posix() for path in folder.rglob("__pycache__/*")
-    }
 
 
 def test_render_draws_what_is_asked_for(explained, call):

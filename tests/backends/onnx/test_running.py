@@ -624,7 +624,7 @@ def test_any_graph_on_request(told, tmp_path):
     for name, words in (("imported", []), ("native", ["--native"])):
         code, _, line = told(*job, "--out", tmp_path / f"{name}.h5", *words)
         assert code == 0, line
-    assert "the graph runs in onnxruntime, forward only: --native" in line
+    assert "the graph runs in onnxruntime, forward only: --native asks for it" in line
     with open_results(tmp_path / "imported.h5") as imported, open_results(tmp_path / "native.h5") as native:
         for each in imported.maps:
             near(native.map(each).read(), imported.map(each).read())
