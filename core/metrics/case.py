@@ -65,6 +65,12 @@ class Case:
         return self.x
 
     @cached_property
+    def spread(self) -> Tensor:
+        """The standard deviation of each input, (n, 1, *1)."""
+        x = self.inputs
+        return x.double().flatten(1).std(1, correction=0).reshape(-1, *[1] * (x.ndim - 1))
+
+    @cached_property
     def ranks(self) -> Tensor:
         """Of every place, 0 for the most relevant, (n, target, *s): equal ones in an order that the seed draws."""
         import torch

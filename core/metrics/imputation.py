@@ -46,7 +46,7 @@ def impute(x: Tensor, removed: Tensor) -> Tensor:
         rows = max(1, CACHED // x[0].numel()) if x.device.type == "cpu" else len(x)
         parts = [slice(start, start + rows) for start in range(0, len(x), rows)]
         found = torch.cat([mean_of_neighbours(known[part], gone[part], turns) for part in parts])
-    return (mean + found).where(gone, x)
+    return found.add_(mean).where(gone, x)
 
 
 def _lines(known: Tensor, removed: Tensor) -> Tensor:
@@ -64,41 +64,45 @@ def _lines(known: Tensor, removed: Tensor) -> Tensor:
 
 def _factored(known: Tensor, removed: Tensor) -> Tensor:
     """As many rows in one go as fit `BAND`."""
+    import numpy as np
     import torch
 
     if known.shape[3] > known.shape[2]:  # the band is as wide as a line is long
         return _factored(known.transpose(2, 3), removed.transpose(1, 2)).transpose(2, 3)
     some = ~removed.flatten(1).all(1)  # elsewhere 0 is the solution, and the system is singular
     places = removed[0].numel() * (removed.shape[2] + 2)
-    values, gone = known.permute(0, 2, 3, 1).numpy().copy(), (removed & some[:, None, None]).numpy()
-    right, rows = blurred(known).permute(0, 2, 3, 1).numpy(), max(1, BAND // places)
+    known = known.contiguous(memory_format=torch.channels_last)  # the channels of a place are taken together
+    gone, rows = (removed & some[:, None, None]).numpy(), max(1, BAND // places)
+    values, right = (each.permute(0, 2, 3, 1).numpy() for each in (known, blurred(known)))
     with _one_thread():
         for start in range(0, len(gone), rows):
             part = slice(start, start + rows)
-            if gone[part].any():
-                values[part][gone[part]] = _banded(right[part][gone[part]], gone[part])
-    return torch.from_numpy(values).permute(0, 3, 1, 2)
+            if len(at := np.flatnonzero(gone[part])):
+                flat = right[part].reshape(-1, right.shape[3])
+                values[part].reshape(flat.shape)[at] = _banded(flat[at], at, gone[part].shape)
+    return known
 
 
-def _banded(right: NDArray[np.float64], gone: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The u (place, channel) of the places ``gone`` (row, line, length), in one band: rows do not touch."""
+def _banded(right: NDArray[np.float64], at: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The u (place, channel) of the places ``at`` of (row, line, length), in one band: rows do not touch."""
     import numpy as np
     from scipy.linalg import solveh_banded
 
-    rows, lines, length = gone.shape
-    numbers = np.full((rows, lines + 1, length + 2), -1)  # a frame where nothing is removed, below and beside
-    numbers[:, :-1, 1:-1][gone] = np.arange(len(right))
-    numbers, places = numbers.ravel(), np.flatnonzero(numbers >= 0)
-    entries = []
-    for step, weight in ((1, 0.5), (length + 1, 0.25), (length + 2, 0.5), (length + 3, 0.25)):
-        near = numbers[places + step]
-        column = np.flatnonzero(near >= 0)
-        entries.append((column, near[column] - column, -weight))
-    wide = 1 + max(int(down.max(initial=0)) for _, down, _ in entries)
-    band = np.zeros((len(right), wide))  # its transpose is laid out as LAPACK wants it
-    band[:, 0] = np.broadcast_to(weights((lines, length)).numpy()[0] - 1, gone.shape)[gone]
-    for column, down, entry in entries:
-        band[column, down] = entry
+    rows, lines, length = shape
+    row, line, place = np.unravel_index(at, shape)
+    framed = (row * (lines + 1) + line) * (length + 1) + place + 1  # where nothing is removed, below and beside
+    numbers = np.full(rows * (lines + 1) * (length + 1) + length + 2, -1)
+    numbers[framed] = np.arange(len(at))
+    diagonals = []
+    for step, weight in ((1, 0.5), (length, 0.25), (length + 1, 0.5), (length + 2, 0.25)):
+        near = numbers[framed + step]
+        first = np.flatnonzero(near >= 0)
+        diagonals.append((first, near[first], -weight))
+    wide = 1 + max(int((second - first).max(initial=0)) for first, second, _ in diagonals)
+    band = np.zeros((len(at), wide))  # its transpose is laid out as LAPACK wants it
+    band[:, 0] = weights(shape[1:]).numpy().ravel()[at % (lines * length)] - 1
+    for first, second, entry in diagonals:
+        band.reshape(-1)[first * (wide - 1) + second] = entry
     solved: NDArray[np.float64] = solveh_banded(
         band.T, right, lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False
     )

@@ -58,8 +58,8 @@ class Imputed:
     def __call__(self, case: Case, i: Tensor, t: Tensor) -> Tensor:
         """The inputs of the rows."""
         x, gone = case.inputs[i], removed(case, i, t, self)
-        drawn = _normal(case, i, ROAD, self.count) * self.noise * _spread(x)
-        return (impute(x, gone) + gone.unsqueeze(1) * drawn).to(x.dtype)
+        drawn = _normal(case, i, ROAD, self.count) * (self.noise * case.spread[i])
+        return impute(x, gone).add_(drawn.mul_(gone.unsqueeze(1))).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,3 @@ def _stack(drawn: Sequence[NDArray[np.float64]], x: Tensor) -> Tensor:
 def _range(x: Tensor) -> Tensor:
     low, high = x.double().flatten(1).aminmax(dim=1)
     return (high - low).reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _spread(x: Tensor) -> Tensor:
-    return x.double().flatten(1).std(1, correction=0).reshape(-1, *[1] * (x.ndim - 1))

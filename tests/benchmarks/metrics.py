@@ -3,10 +3,10 @@
     python tests/benchmarks/metrics.py [deletion] [defaults] [road] [both] [imputation] [--quick]
 
 The parties of a row have the same net, inputs and maps, without ties. Ours packs changed inputs into batches of 32, images
-channels-last and batch norms folded, as `camsweep evaluate` does; the peers take them as they are built. The bare forwards
-are those of our changed inputs, as the peers run them. For deletion the peer runs as many, so what is left to be gained is
-what the peer does beside them; for ROAD it runs twice as many, the untouched inputs again for each share. The numbers are
-compared as well.
+channels-last, batch norms folded and freed memory kept, as `camsweep evaluate` does; the peers take them as they are built.
+The bare forwards are those of our changed inputs, as the peers run them. For deletion the peer runs as many, so what is left
+to be gained is what the peer does beside them; for ROAD it runs twice as many, the untouched inputs again for each share.
+The numbers are compared as well.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from camsweep.backends.torch.folding import Folded, FoldWatch
+from camsweep.core.allocator import keeping
 from camsweep.core.metrics import Case, Curve, parse_metric, scores
 from camsweep.core.metrics.imputation import impute
 from camsweep.tests.benchmarks.peers import PGC, QUANTUS, peer
@@ -68,10 +69,11 @@ class Subject:
     def heights(self, text: str) -> np.ndarray:
         """The curve of a metric, (n, k)."""
         of, choice = self.case(), parse_metric(text)
-        answers = {"v": scores(choice.plan(of.places), of, self.score, BATCH)}
-        if "y" in choice.metric.asks:
-            answers["y"] = self.score(self.x, torch.arange(len(self.x)), torch.zeros(1))[:, None]
-        found = choice(of, **answers)
+        with keeping():
+            answers = {"v": scores(choice.plan(of.places), of, self.score, BATCH)}
+            if "y" in choice.metric.asks:
+                answers["y"] = self.score(self.x, torch.arange(len(self.x)), torch.zeros(1))[:, None]
+            found = choice(of, **answers)
         assert isinstance(found, Curve)
         return found.heights[:, 0].numpy()
 
