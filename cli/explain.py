@@ -85,7 +85,7 @@ def explain(
     threads: Annotated[int | None, typer.Option(help="Threads for computing, of this process.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read ahead.")] = None,
     channels_last: Annotated[
-        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of images and volumes.")
+        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of inputs and activations.")
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="float32, or bf16 or fp16 with a stated error, of what the model computes.")

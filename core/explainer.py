@@ -196,7 +196,7 @@ class Explainer(Work):
     def columns(self, batch: Batch) -> Columns:
         """All maps of one batch: one forward, one backward for each target, and what else its methods ask for."""
         plan, schema = self.plan, self.schema
-        columns = schema.blank(len(batch.rows))
+        columns = schema.blank(len(batch.rows), but={f"{info.group}/values" for info in schema.maps})
         del columns["samples/message"]
         columns.pop("inputs/values", None)  # of all rows, and filled already
         trace = self.trace(batch)

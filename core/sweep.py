@@ -167,7 +167,10 @@ class Work:
                         ) from error
             else:
                 for path, part in piece.items():
-                    columns[path][places[:size]] = part
+                    if part.shape == columns[path].shape and part.dtype == columns[path].dtype:
+                        columns[path] = part  # all of it
+                    else:
+                        columns[path][places[:size]] = part
             places, batch = places[size:], batch.part(slice(size, None))
 
 
@@ -244,8 +247,10 @@ class _Writer:
     def _commit(self, held: Sequence[tuple[NDArray[np.int64], Columns]]) -> None:
         began = monotonic()
         with self.clock(Stage.COMMIT):
-            rows = np.concatenate([rows for rows, _ in held])
-            columns = {path: np.concatenate([each[path] for _, each in held]) for path in held[0][1]}
+            rows, columns = held[0]
+            if len(held) > 1:
+                rows = np.concatenate([rows for rows, _ in held])
+                columns = {path: np.concatenate([each[path] for _, each in held]) for path in columns}
             self.parts.commit(rows, columns)
             self.parts.compact()
         self.slowest = max(self.slowest, monotonic() - began)

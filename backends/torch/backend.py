@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...core.backend import Layer, Structure, Tapping
 from ...core.errors import CamsweepError, RequestError, first_line, nearest, says_out_of_memory
-from .calling import Calling
+from .calling import Calling, Read, minds_strides
 from .grids import Grid, Order, Tokens, order_of, settle
 from .session import TorchSession
 from .state import borrowed, redrawn
@@ -52,25 +52,20 @@ class TorchBackend:
         self._tokens = Tokens.parse(tokens)
         self._grids: dict[str, Grid] = {}
         self._order: list[str] = []
+        self._plain = False
+        """Whether the model cannot do with channels last in memory."""
 
     def structure(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] | None = None) -> Structure:
         """One forward of ``example`` (1, channel, *s), watched at every submodule."""
-        seen = self._seen(tuple(example.shape[2:]))
-        named = dict(self.module.named_modules())
-        with self._ready(_layout(example.ndim - 2)), ExitStack() as hooks, torch.no_grad(), LastActivation() as last:
-            for name, module in named.items():
-                if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
-                    hooks.callback(module.register_forward_hook(partial(seen.watch, name)).remove)
-            try:
-                given = self._calling(self._tensor(example), {k: self._tensor(v) for k, v in (extra or {}).items()})
-                read = self._calling.read(given, last, torch.arange(len(example), device=self._device))
-            except CamsweepError:
-                raise
-            except Exception as error:
-                line = first_line(error)
-                raise RequestError(
-                    f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
-                ) from error
+        try:
+            seen, read = self._watched(example, extra or {})
+        except CamsweepError:
+            raise
+        except Exception as error:
+            line = first_line(error)
+            raise RequestError(
+                f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
+            ) from error
         self._grids = seen.grids
         self._order = [layer.name for layer in seen.layers()]
         self.switches = type(self).switches - ({"compile"} if read.final else set())
@@ -89,6 +84,23 @@ class TorchBackend:
             sum(parameter.numel() for parameter in self.module.parameters()),
             keys,
         )
+
+    def _watched(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]]) -> tuple[Seen, Read]:
+        """What a forward shows; laid plainly in memory, and so from here on, where the model minds the faster way."""
+        seen = self._seen(tuple(example.shape[2:]))
+        layout = self._layout(example.ndim - 2)
+        with self._ready(layout), ExitStack() as hooks, torch.no_grad(), LastActivation() as last:
+            for name, module in self.module.named_modules():
+                if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+                    hooks.callback(module.register_forward_hook(partial(seen.watch, name)).remove)
+            try:
+                given = self._calling(self._tensor(example), {k: self._tensor(v) for k, v in extra.items()})
+                return seen, self._calling.read(given, last, torch.arange(len(example), device=self._device))
+            except RuntimeError as error:
+                if layout == torch.contiguous_format or not minds_strides(error):
+                    raise
+        self._plain = True
+        return self._watched(example, extra)
 
     def _reached(
         self, last: str, layers: Sequence[Layer], example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]]
@@ -119,7 +131,7 @@ class TorchBackend:
                 raise RequestError(f"no layer {layer!r} in the model. {nearest(layer, [n for n in named if n])}")
             if isinstance(named[layer], torch.jit.ScriptModule):
                 raise RequestError(f"layer {layer!r} is compiled TorchScript, which cannot be watched; choose another")
-        layout = _layout(tapping.rank, tapping.execution.channels_last)
+        layout = self._layout(tapping.rank, tapping.execution.channels_last)
         with self._ready(layout), ExitStack() as hooks:
             calling = replace(self._calling, half=HALVES.get(tapping.execution.precision))
             session = TorchSession(calling, tapping, self._grids, partial(self._tensor, layout=layout), layout)
@@ -167,6 +179,11 @@ class TorchBackend:
         """What looks at the layers of a model for inputs with the spatial sizes ``field``."""
         return Seen(field, self._tokens)
 
+    def _layout(self, rank: int, channels_last: bool | None = None) -> torch.memory_format:
+        # Channels-last makes convolutions in the plane a quarter faster on a CPU, those of volumes an eighth.
+        plain = self._plain or channels_last is False
+        return torch.contiguous_format if plain else LAYOUTS.get(rank, torch.contiguous_format)
+
     @contextmanager
     def _ready(self, layout: torch.memory_format) -> Iterator[None]:
         """The module borrowed, laid out in memory so."""
@@ -178,8 +195,8 @@ class TorchBackend:
         movable = values.flags.writeable and min(values.strides, default=0) >= 0
         tensor = torch.from_numpy(values if movable else values.copy())
         wanted = self._dtype if tensor.is_floating_point() else tensor.dtype
-        layout = _layout(tensor.ndim - 2) if layout is None else layout
-        if not tensor.is_floating_point() or RANKS.get(layout, tensor.ndim - 2) != tensor.ndim - 2:
+        layout = self._layout(tensor.ndim - 2) if layout is None else layout
+        if not tensor.is_floating_point() or layout != LAYOUTS.get(tensor.ndim - 2):
             layout = torch.contiguous_format
         if self._device.type == "cuda":  # from pinned memory it crosses while the host goes on
             tensor = tensor.contiguous(memory_format=layout).pin_memory()
@@ -243,10 +260,4 @@ class Seen:
 
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-RANKS = {torch.channels_last: 2, torch.channels_last_3d: 3}
-
-
-def _layout(rank: int, channels_last: bool | None = None) -> torch.memory_format:
-    # Channels-last makes convolutions in the plane a quarter faster on a CPU, those of volumes an eighth.
-    wanted = rank in RANKS.values() if channels_last is None else channels_last
-    return next((each for each, of in RANKS.items() if wanted and of == rank), torch.contiguous_format)
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}

@@ -16,6 +16,11 @@ from .structured import named_tensors, selected
 from .watching import LastActivation, NoActivation
 
 
+def minds_strides(error: BaseException) -> bool:
+    """Whether an operator wants its values otherwise in memory, as ``view`` does, which asks for neighbours."""
+    return "stride" in str(error)
+
+
 @dataclass(frozen=True)
 class Calling:
     """How a module is called and read."""

@@ -19,7 +19,7 @@ from ...core.errors import RequestError, nearest
 from ...core.outputs import Outputs
 from ...core.relevance.grammar import names
 from ...core.relevance.manner import Manner
-from .calling import Calling, Read
+from .calling import Calling, Read, minds_strides
 from .compiling import Compiled
 from .folding import Folded, Folds, FoldWatch
 from .grids import Grid
@@ -60,6 +60,11 @@ class TorchSession:
         self._instead: dict[str, Tensor] = {}
         self._tape: Tape | None = None
         self._folds: Folds | None = None
+        self._lines = (
+            tapping.rank == 1
+            and tapping.execution.channels_last is not False
+            and any(isinstance(each, nn.Conv1d) for each in calling.module.modules())
+        )
         self._replayable: dict[str, bool] = {}
         self._parameters = {
             id(each): name
@@ -74,10 +79,10 @@ class TorchSession:
     def __call__(self, inputs: Tensor, extra: Mapping[str, Tensor] | None = None) -> TorchPass:
         """One forward of a batch, tapped."""
         tapping, questions = self.tapping, self.tapping.questions
-        x = inputs.detach()
+        x = inputs.detach().contiguous(memory_format=self._layout)
         # What the tape plays again must be what ran, to the bit: a channel without effect has an effect of 0.
         folded = not (tapping.inputs or tapping.relevance or "D" in questions)
-        folds = self._found_folds(x, extra or {}) if folded else None
+        folding = self._folding(x, extra or {}) if folded else None
         self._batch = len(x)
         self._taps.clear()
         if tapping.inputs:
@@ -87,7 +92,6 @@ class TorchSession:
         biases = Biases() if "b" in questions else None
         carrying = self._relevances(x.requires_grad_()) if tapping.relevance else None
         tape = self._tape = Tape() if "D" in questions else None
-        folding = Folded(folds) if folds else None
         self._tapping_now = True
         try:
             with torch.set_grad_enabled(tapping.gradients or tapping.relevance), ExitStack() as watches:
@@ -96,6 +100,10 @@ class TorchSession:
                 # A leaf may not be changed in place, nor the batch; and a model may begin by doing so.
                 start = x if carrying else x.clone()
                 given = self.calling(start, {name: each.clone() for name, each in (extra or {}).items()})
+        except RuntimeError as error:
+            if not self._laid_plainly(error):
+                raise
+            return self(inputs, extra)
         finally:
             self._tapping_now = False
         self.passes["forward"] += 1
@@ -112,10 +120,15 @@ class TorchSession:
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
         last, compiled = self._watch(), None if self._instead else self._compiled
-        folds = None if compiled or self._instead else self._found_folds(inputs, extra or {})
-        with torch.no_grad(), last, Folded(folds) if folds else nullcontext():
-            # A model may begin in place.
-            given = (compiled or self.calling)(inputs.clone(memory_format=self._layout), extra or {})
+        folding = None if compiled or self._instead else self._folding(inputs, extra or {})
+        try:
+            with torch.no_grad(), last, folding or nullcontext():
+                # A model may begin in place.
+                given = (compiled or self.calling)(inputs.clone(memory_format=self._layout), extra or {})
+        except RuntimeError as error:
+            if not self._laid_plainly(error):
+                raise
+            return self.forward(inputs, rows, extra)
         self.passes["forward"] += 1
         return self.calling.read(given, last, rows).outputs
 
@@ -130,7 +143,7 @@ class TorchSession:
 
     def carried(self, inputs: Tensor, extra: Mapping[str, Tensor], rows: Tensor) -> tuple[Relevances, Read]:
         """One forward that carries relevance."""
-        x = inputs.detach().requires_grad_()
+        x = inputs.detach().contiguous(memory_format=self._layout).requires_grad_()
         carrying, last = self._relevances(x), self._watch()
         with torch.enable_grad(), carrying, last:
             given = self.calling(x, {name: each.clone() for name, each in extra.items()})
@@ -139,6 +152,23 @@ class TorchSession:
 
     def _relevances(self, x: Tensor) -> Relevances:
         return Relevances(x, self._parameters, self._memo)
+
+    def _folding(self, x: Tensor, extra: Mapping[str, Tensor]) -> Folded | None:
+        """What convolutions run faster with."""
+        folds, lines = self._found_folds(x, extra), self._lines and x.device.type == "cpu" and x.dtype == torch.float32
+        return Folded(folds, lines=lines) if folds or lines else None
+
+    def _laid_plainly(self, error: RuntimeError) -> bool:
+        """Whether channels lay last in memory, which ``error`` minds; from here on they do not.
+
+        Most such models are known before, from one sample; some join the axis of the batch with another.
+        """
+        if not minds_strides(error) or not (self._lines or self._layout != torch.contiguous_format):
+            return False
+        self._lines, self._layout, self._folds = False, torch.contiguous_format, None
+        for each in (*self.calling.module.parameters(), *self.calling.module.buffers()):
+            each.data = each.data.contiguous()
+        return True
 
     def _found_folds(self, x: Tensor, extra: Mapping[str, Tensor]) -> Folds:
         """Those of the model, found on one sample before the first batch, so that all batches are computed alike."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -160,12 +160,14 @@ class Recorded:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def blank(self, rows: int) -> dict[str, NDArray[Any]]:
-        """Columns for ``rows`` samples of which nothing is known: NaN, -1, status `Status.TODO`."""
+    def blank(self, rows: int, but: Container[str] = ()) -> dict[str, NDArray[Any]]:
+        """Columns for ``rows`` samples of which nothing is known: NaN, -1, status `Status.TODO`; any in ``but``."""
 
         def fill(column: Column) -> NDArray[Any]:
-            kind = np.dtype(column.dtype).kind
-            return np.full((rows, *column.shape), {"f": np.nan, "i": -1, "S": b"", "u": 0}[kind], column.dtype)
+            shape, kind = (rows, *column.shape), np.dtype(column.dtype).kind
+            if column.path in but:
+                return np.empty(shape, column.dtype)
+            return np.full(shape, {"f": np.nan, "i": -1, "S": b"", "u": 0}[kind], column.dtype)
 
         return {column.path: fill(column) for column in self.columns}
 
@@ -175,7 +177,7 @@ class Recorded:
         for column in self.columns:
             values = np.ascontiguousarray(rows[column.path], column.dtype)
             for i in range(len(values)):
-                sums[i] = crc32(values[i : i + 1].tobytes(), int(sums[i]))
+                sums[i] = crc32(values[i : i + 1], int(sums[i]))
         return sums
 
 
