@@ -100,6 +100,8 @@ class Walker:
 
     def noisy(self, x: Tensor, n: int, sd: float, seeds: Sequence[tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
         """For each target mean and variance of the gradient at ``n`` noisy versions (Chan et al. 1979)."""
+        import torch
+
         low, high = x.flatten(1).aminmax(dim=1)
         width = (sd * (high - low)).reshape(-1, *[1] * (x.ndim - 1))
         streams = [np.random.default_rng(seed) for seed in seeds]
@@ -107,10 +109,12 @@ class Walker:
         moments: list[tuple[Any, Any]] = [(0, 0)] * len(self.targets)
         while done < n:
             count = min(size, n - done)
-            noise = [each.standard_normal((count, *x.shape[1:]), np.float32) for each in streams]
-            for t, g in enumerate(self.gradients(x + width * x.new_tensor(np.stack(noise, 1)))):
-                (mean, spread), shift = moments[t], g.mean(0) - moments[t][0]
-                spread = spread + (g - g.mean(0)).square().sum(0) + shift.square() * (done * count / (done + count))
+            drawn = [each.standard_normal((count, *x.shape[1:]), np.float32) for each in streams]
+            noise = torch.as_tensor(np.stack(drawn, 1), dtype=x.dtype, device=x.device)
+            for t, g in enumerate(self.gradients(noise.mul_(width).add_(x))):
+                (mean, spread), own = moments[t], g.mean(0)
+                shift = own - mean
+                spread = (g - own).square_().sum(0) + spread + shift.square() * (done * count / (done + count))
                 moments[t] = mean + shift * (count / (done + count)), spread
             done += count
         return [(mean, spread / n) for mean, spread in moments]

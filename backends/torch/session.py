@@ -60,11 +60,7 @@ class TorchSession:
         self._instead: dict[str, Tensor] = {}
         self._tape: Tape | None = None
         self._folds: Folds | None = None
-        self._lines = (
-            tapping.rank == 1
-            and tapping.execution.channels_last is not False
-            and any(isinstance(each, nn.Conv1d) for each in calling.module.modules())
-        )
+        self._lines = tapping.rank == 1 and tapping.execution.channels_last is not False
         self._replayable: dict[str, bool] = {}
         self._parameters = {
             id(each): name
