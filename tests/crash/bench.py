@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 MODEL = '''
+import contextlib
 import os
 import time
 
@@ -41,7 +42,8 @@ class Slow(nn.Module):
         if len(x) > 1:  # the plan sends one sample, to see the shapes
             rows = " ".join(str(int(row)) for row in x.detach()[:, 0, 0, 0])
             log = os.open(os.environ["ROWS_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.write(log, f"{rows}\\n".encode())
+            with contextlib.suppress(OSError):  # a disk that fails is no fault of the model
+                os.write(log, f"{rows}\\n".encode())
             os.close(log)
             time.sleep(self.pause)
         x = torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, 1:]], 2)
