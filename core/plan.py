@@ -252,10 +252,18 @@ def versions() -> Mapping[str, str]:
 
 
 def git_state(folder: Path) -> str:
-    """Commit of the checkout that runs, "" where it is installed."""
-    try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    """Commit of the checkout that runs, "" where it is installed.
+
+    Without a lock on the index, which a run that is killed meanwhile would leave behind; `describe --dirty` takes one.
+    """
+
+    def said(*words: str) -> str:
+        command = ["git", "-C", str(folder), "--no-optional-locks", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()  # noqa: S603
+
+    try:
+        commit = said("describe", "--always", "--abbrev=12")
+        return commit + ("-dirty" if said("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -10,6 +10,7 @@ the command in forks of a process that has loaded the framework: ten times as ma
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import random
 import signal
@@ -44,6 +45,7 @@ class Fork:
         if self.pid == 0:
             code = 1
             try:
+                atexit._clear()  # what this process has to clear up is not the run's to do
                 os.chdir(bench.folder)
                 for number, name in ((1, os.devnull), (2, self._err)):
                     os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
