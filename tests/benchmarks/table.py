@@ -47,7 +47,8 @@ def section(answer: dict[str, Any]) -> list[str]:
     lines += ["| case | what | median (smallest .. largest) | goal | remark |", "|---|---|---|---|---|"]
     case = ""
     for row in (Row(**each) for each in answer["rows"]):
-        cells = ["" if row.case == case else row.case, row.what, number(row), verdict(row), row.note]
+        remark = "; ".join(filter(None, [row.note, "why: see above" if row.met is False else ""]))
+        cells = ["" if row.case == case else row.case, row.what, number(row), verdict(row), remark]
         case = row.case
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return [*lines, ""]
