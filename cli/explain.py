@@ -236,8 +236,13 @@ def explain(
         emit(_shard_answer(done) | spent, [*_shard_lines(done), *clock.lines()], as_json=as_json)
         outcome_failed = done.failed
     else:
+        if not as_json:  # before the pictures, which take their time
+            emit({}, _lines(outcome), as_json=False)
         pictures = draw_beside(outcome.path, quiet=quiet) if resolved.output.render else None
-        emit(_answer(outcome, pictures) | spent, [*_lines(outcome, pictures), *clock.lines()], as_json=as_json)
+        rest = [f"{pictures['folder']}: {pictures['files']} pictures"] if pictures else []
+        rest += clock.lines()
+        if as_json or rest:
+            emit(_answer(outcome, pictures) | spent, rest, as_json=as_json)
         outcome_failed = outcome.failed
     if outcome_failed:
         from ..core.errors import SAMPLES_FAILED
@@ -338,7 +343,7 @@ PLAIN = "output of the model"
 """The score that goes without saying."""
 
 
-def _lines(outcome: Outcome, pictures: dict[str, Any] | None) -> list[str]:
+def _lines(outcome: Outcome) -> list[str]:
     counts = ", ".join(f"{count} {name}" for name, count in outcome.counts.items())
     lines = [
         f"{outcome.path}: {outcome.samples} samples, {counts}{' (already complete)' if outcome.was_complete else ''}"
@@ -347,8 +352,6 @@ def _lines(outcome: Outcome, pictures: dict[str, Any] | None) -> list[str]:
         lines.append(f"explained: {outcome.score}")
     if outcome.failed:
         lines.append(f"{outcome.failed} could not be explained; `camsweep info {outcome.path}` says why")
-    if pictures:
-        lines.append(f"{pictures['folder']}: {pictures['files']} pictures")
     return lines
 
 

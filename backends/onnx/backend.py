@@ -17,6 +17,7 @@ from torch import Tensor
 from ...core.backend import Layer, Structure
 from ...core.errors import CamsweepError, RequestError, first_line
 from ..torch import TorchBackend
+from ..torch.calling import trying
 from ..torch.grids import alike
 from .batches import settle_batches
 from .checking import check, likely
@@ -60,15 +61,8 @@ class OnnxBackend(TorchBackend):
         """See `TorchBackend.structure`."""
         if not self._checked:
             given = {self._first: example, **(extra or {})}
-            try:
+            with trying(example):
                 self._check({name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in given.items()})
-            except CamsweepError:
-                raise
-            except Exception as error:
-                line = first_line(error)
-                raise RequestError(
-                    f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
-                ) from error
         found = super().structure(example, extra)
         return replace(found, auto=self._auto(found.layers, example, extra or {}))
 

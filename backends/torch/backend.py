@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...core.backend import Layer, Structure, Tapping
-from ...core.errors import CamsweepError, RequestError, first_line, nearest, says_out_of_memory
-from .calling import Calling, Read, minds_strides
+from ...core.errors import RequestError, nearest, says_out_of_memory
+from .calling import Calling, Read, minds_strides, trying
 from .grids import Grid, Order, Tokens, order_of, settle
 from .session import TorchSession
 from .state import borrowed, redrawn
@@ -57,15 +57,8 @@ class TorchBackend:
 
     def structure(self, example: NDArray[np.float32], extra: Mapping[str, NDArray[Any]] | None = None) -> Structure:
         """One forward of ``example`` (1, channel, *s), watched at every submodule."""
-        try:
+        with trying(example):
             seen, read = self._watched(example, extra or {})
-        except CamsweepError:
-            raise
-        except Exception as error:
-            line = first_line(error)
-            raise RequestError(
-                f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {line}"
-            ) from error
         self._grids = seen.grids
         self._order = [layer.name for layer in seen.layers()]
         self.switches = type(self).switches - ({"compile"} if read.final else set())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...core.errors import RequestError
+from ...core.errors import CamsweepError, RequestError, first_line
 from ...core.outputs import Outputs
 from .structured import named_tensors, selected
 from .watching import LastActivation, NoActivation
@@ -19,6 +20,19 @@ from .watching import LastActivation, NoActivation
 def minds_strides(error: BaseException) -> bool:
     """Whether an operator wants its values otherwise in memory, as ``view`` does, which asks for neighbours."""
     return "stride" in str(error)
+
+
+@contextmanager
+def trying(example: NDArray[Any]) -> Iterator[None]:
+    """A forward of the sample ``example`` (1, channel, *s): what it raises becomes `RequestError`, in one line."""
+    try:
+        yield
+    except CamsweepError:
+        raise
+    except Exception as error:
+        raise RequestError(
+            f"the model cannot take a sample of shape {example.shape[1:]}: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 @dataclass(frozen=True)

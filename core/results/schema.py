@@ -161,7 +161,7 @@ class Recorded:
         return len(self.ids)
 
     def blank(self, rows: int, but: Container[str] = ()) -> dict[str, NDArray[Any]]:
-        """Columns for ``rows`` samples of which nothing is known: NaN, -1, status `Status.TODO`; any in ``but``."""
+        """Columns for ``rows`` samples: NaN, -1, `Status.TODO`, as nothing is known; those in ``but`` are not filled."""
 
         def fill(column: Column) -> NDArray[Any]:
             shape, kind = (rows, *column.shape), np.dtype(column.dtype).kind

@@ -43,6 +43,13 @@ def test_models_that_view(rank, how, dtype):
     before = {name: (each.clone(), each.stride()) for name, each in net.state_dict().items()}
     given = torch.from_numpy(x).to(getattr(torch, dtype))
     expected, exact = net(given), {"rtol": 1e-5, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-12, "atol": 1e-12}
+
+    def inner(x):
+        """What `first` gives, and the gradient of class 1 there, without us."""
+        first = net.first(torch.relu(net.entry(x))).detach().requires_grad_()
+        scores = net.head(net.how(torch.tanh(first)))
+        return {"first": first.detach(), "gradient": torch.autograd.grad(scores[:, 1].sum(), first)[0]}
+
     for letters in ("AG", "A", "AGr", "ADG"):
         net.strides.clear()
         with traced(net, x, letters, ["first"], target=1, dtype=dtype) as (trace, target):
@@ -51,8 +58,10 @@ def test_models_that_view(rank, how, dtype):
             again = trace.session.bare(given.flip(0), torch.arange(len(x))).outputs
             assert torch.allclose(once.scores, expected.flip(0), **exact)
             assert torch.allclose(again.scores, expected.flip(0), **exact)
+            activation = trace.run.activations["first"]
+            assert torch.allclose(activation, inner(given)["first"], **exact)
             if letters == "AG":
-                assert trace.gradients(target)["first"].shape == trace.run.activations["first"].shape
+                assert torch.allclose(trace.gradients(target)["first"], inner(given)["gradient"], **exact)
         if letters == "A" and dtype == "float32":
             assert net.strides[-2] == (how == "reshaped")  # of `forward`; `bare` goes back through it
     assert all(torch.equal(net.state_dict()[name], value) for name, (value, _) in before.items())
