@@ -161,7 +161,7 @@ class Recorded:
         return len(self.ids)
 
     def blank(self, rows: int, but: Container[str] = ()) -> dict[str, NDArray[Any]]:
-        """Columns for ``rows`` samples: NaN, -1, `Status.TODO`, as nothing is known; those in ``but`` are not filled."""
+        """Columns for ``rows`` unknown samples: NaN, -1, `Status.TODO`; those in ``but`` are not filled."""
 
         def fill(column: Column) -> NDArray[Any]:
             shape, kind = (rows, *column.shape), np.dtype(column.dtype).kind
