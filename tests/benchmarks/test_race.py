@@ -85,13 +85,13 @@ def test_a_party_elsewhere_takes_turns_and_says_what_is_wrong():
 
 
 def test_rows_go_through_json_into_the_table(bench):
-    bench.add("nets | all", "a / b", 1.234, low=1.0, high=2.0, goal="<= 1.1", note="why")
+    bench.add("nets | all", "a / b", 1.234, low=1.0, high=2.0, goal="<= 1.1", note="half")
     bench.add("nets | all", "c", note="not installed: make bench-peers")
     bench.close()
     answer = json.loads(bench.out.read_text())
     made = table.table([answer])
     assert "### A title" in made
-    assert "| nets / all | a / b | 1.23x (1 .. 2) | **<= 1.1, missed** | why |" in made
+    assert "| nets / all | a / b | 1.23x (1 .. 2) | **<= 1.1, missed** | half; why: see above |" in made
     assert "|  | c |  |  | not installed: make bench-peers |" in made
     names = set(answer["machine"])
     assert not names & {"host", "hostname", "node"}
