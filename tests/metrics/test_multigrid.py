@@ -70,7 +70,7 @@ def test_a_row_alone_is_as_among_others(steps):
 
 @pytest.mark.parametrize("sizes", [(7, 6), (5, 1), (4, 3, 2)])
 def test_coarse_and_fine_are_each_other_transposed(sizes):
-    u = torch.randn(1, 1, *sizes, dtype=torch.float64)
+    u = torch.randn(*sizes, 1, dtype=torch.float64)
     coarse = multigrid._sums(u)
     v = torch.randn_like(coarse)
-    torch.testing.assert_close((coarse * v).sum(), (u * multigrid._fine(v, u.shape)).sum())
+    torch.testing.assert_close((coarse * v).sum(), (u * multigrid._between(v, sizes)).sum())
