@@ -1,4 +1,4 @@
-"""Where nothing needs a gradient, convolutions run faster than they are written. Nothing is done to the module.
+"""Where nothing needs a gradient, convolutions run faster than they are written.
 
 Batch norms in evaluation are folded into the convolutions before them: one forward is watched; in later ones a
 convolution whose output went to a batch norm and nowhere else runs with scaled weights, and that batch norm gives back
@@ -7,26 +7,43 @@ what it is given. Signals are convolved as pictures one line high, channels last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from .watching import norm_in_evaluation, tensors_in
 
 F = nn.functional
 CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, F.conv3d})
-Folds = Mapping[int, tuple[Tensor, Tensor, Tensor]]
-"""The weight, held so that its id stays its own, and weight and bias to use instead, by the id of the weight."""
+MODULES = frozenset({nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
+"""Whose forward is known: no subclasses."""
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """What was found in one forward."""
+
+    weights: Mapping[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    """The weight, held so that its id stays its own, and weight and bias to use instead, by the id of the weight."""
+    modules: Sequence[nn.Module] | None = None
+    """Those that ran all convolutions and batch norms; None where something else ran one."""
 
 
 class FoldWatch(TorchFunctionMode):
-    """Finds the pairs."""
+    """Finds the pairs in a forward of ``module``."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        self._modules = [each for each in module.modules() if type(each) in MODULES and _plain(each)]
+        self._running: list[nn.Module] = []
+        self._only_modules = True
         self._made: dict[int, tuple[Tensor, Tensor]] = {}
         """Output of each convolution, held so that its id stays its own, and the weight."""
         self._calls: dict[int, list[Tensor | None]] = {}
@@ -34,11 +51,26 @@ class FoldWatch(TorchFunctionMode):
         self._uses: dict[int, list[tuple[Tensor, Tensor] | None]] = {}
         """Scale and shift of the batch norms behind it, None for another use."""
 
+    def __enter__(self) -> FoldWatch:
+        self._hooks = ExitStack()
+        for each in self._modules:
+            begins = each.register_forward_pre_hook(lambda module, _: self._running.append(module))
+            ends = each.register_forward_hook(lambda *_: self._running.clear(), always_call=True)
+            self._hooks.callback(begins.remove)
+            self._hooks.callback(ends.remove)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *why: Any) -> None:
+        self._hooks.close()
+        super().__exit__(*why)  # type: ignore[no-untyped-call]
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        self._only_modules &= bool(self._running) or func not in (*CONVOLUTIONS, F.batch_norm)
         for each in tensors_in((args, kwargs)):
             if id(each) in self._made and (
                 tensors_in(result) or func is Tensor.__setitem__
@@ -61,15 +93,73 @@ class FoldWatch(TorchFunctionMode):
             scale, shift = uses[0]
             bias = shift if calls[0] is None else shift + calls[0] * scale
             found[id(weight)] = weight, weight.detach() * scale.reshape(-1, *[1] * (weight.ndim - 1)), bias.detach()
-        return found
+        return Folds(found, self._modules if self._only_modules else None)
 
 
-class Folded(TorchFunctionMode):
-    """Uses them, and ``lines`` for signals, but for what a gradient goes back through."""
+def _plain(module: nn.Module) -> bool:
+    """Whether its forward is its class's, and its weight nobody's to make anew for each."""
+    return "forward" not in vars(module) and "weight" in module._parameters
 
-    def __init__(self, folds: Folds, *, lines: bool = False) -> None:
+
+@contextmanager
+def folded(folds: Folds, *, lines: bool = False) -> Iterator[None]:
+    """Forwards that use them, and ``lines`` for signals, but for what a gradient goes back through.
+
+    Where modules run all of it, they have another forward in the meantime: nobody looks at what else the model calls,
+    which takes longer than its small operators themselves.
+    """
+    if folds.modules is None:
+        with Intercepted(folds, lines=lines):
+            yield
+        return
+    done: dict[int, Tensor] = {}
+    try:
+        for each in folds.modules:
+            forward = _conv(each, folds, done, lines) if isinstance(each, _ConvNd) else _norm(each, done)
+            each.__dict__["forward"] = forward
+        yield
+    finally:
+        for each in folds.modules:
+            each.__dict__.pop("forward", None)
+
+
+def _norm(module: nn.Module, done: dict[int, Tensor]) -> Forward:
+    """Its forward, which gives back what is already normed."""
+
+    def forward(input: Tensor) -> Tensor:  # noqa: A002  (its name in torch)
+        return plain(input) if done.pop(id(input), None) is None else input
+
+    plain: Forward = module.forward
+    return forward
+
+
+def _conv(module: _ConvNd, folds: Folds, done: dict[int, Tensor], lines: bool) -> Forward:
+    """Its forward, with the weights that norm too."""
+
+    def forward(input: Tensor) -> Tensor:  # noqa: A002  (its name in torch)
+        if input.requires_grad:
+            return plain(input)
+        if as_line and input.ndim == 3:
+            result = line(input, weight, bias, module.stride, module.padding, module.dilation, module.groups)
+        else:
+            result = module._conv_forward(input, weight, bias)
+        if fold:
+            done[id(result)] = result
+        return result
+
+    plain: Forward = module.forward
+    fold = folds.weights.get(id(module.weight))
+    _, weight, bias = fold or (None, module.weight, module.bias)
+    as_line = lines and isinstance(module, nn.Conv1d) and module.padding_mode == "zeros"
+    return forward
+
+
+class Intercepted(TorchFunctionMode):
+    """The same for whoever calls them."""
+
+    def __init__(self, folds: Folds, *, lines: bool) -> None:
         super().__init__()
-        self._folds, self._lines = folds, lines
+        self._folds, self._lines = folds.weights, lines
         self._done: dict[int, Tensor] = {}
 
     def __torch_function__(

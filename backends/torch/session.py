@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from ...core.relevance.grammar import names
 from ...core.relevance.manner import Manner
 from .calling import Calling, Read, minds_strides
 from .compiling import Compiled
-from .folding import Folded, Folds, FoldWatch
+from .folding import Folds, FoldWatch, folded
 from .grids import Grid
 from .relevance.interception import Relevances
 from .relevance.propagation import Propagated
@@ -77,13 +77,13 @@ class TorchSession:
         tapping, questions = self.tapping, self.tapping.questions
         x = inputs.detach().contiguous(memory_format=self._layout)
         # What the tape plays again must be what ran, to the bit: a channel without effect has an effect of 0.
-        folded = not (tapping.inputs or tapping.relevance or "D" in questions)
-        folding = self._folding(x, extra or {}) if folded else None
+        played = tapping.inputs or tapping.relevance or "D" in questions
+        folding = nullcontext() if played else self._folding(x, extra or {})
         self._batch = len(x)
         self._taps.clear()
         if tapping.inputs:
             self._taps[INPUT] = x.requires_grad_()
-        last = LastActivation()
+        last = self._watch()
         rectifiers = Rectifiers() if questions & {"u", "d"} else None
         biases = Biases() if "b" in questions else None
         carrying = self._relevances(x.requires_grad_()) if tapping.relevance else None
@@ -91,7 +91,8 @@ class TorchSession:
         self._tapping_now = True
         try:
             with torch.set_grad_enabled(tapping.gradients or tapping.relevance), ExitStack() as watches:
-                for watch in filter(None, (folding, carrying, rectifiers, biases, tape, last)):
+                watching: list[Any] = [folding, carrying, rectifiers, biases, tape, last]
+                for watch in filter(None, watching):
                     watches.enter_context(watch)  # the last one is asked first, so the tape sees what it does itself
                 # A leaf may not be changed in place, nor the batch; and a model may begin by doing so.
                 start = x if carrying else x.clone()
@@ -116,9 +117,9 @@ class TorchSession:
     def forward(self, inputs: Tensor, rows: Tensor, extra: Mapping[str, Tensor] | None = None) -> Outputs:
         """One forward for the outputs alone."""
         last, compiled = self._watch(), None if self._instead else self._compiled
-        folding = None if compiled or self._instead else self._folding(inputs, extra or {})
+        folding = nullcontext() if compiled or self._instead else self._folding(inputs, extra or {})
         try:
-            with torch.no_grad(), last, folding or nullcontext():
+            with torch.no_grad(), last, folding:
                 # A model may begin in place.
                 given = (compiled or self.calling)(inputs.clone(memory_format=self._layout), extra or {})
         except RuntimeError as error:
@@ -149,10 +150,10 @@ class TorchSession:
     def _relevances(self, x: Tensor) -> Relevances:
         return Relevances(x, self._parameters, self._memo)
 
-    def _folding(self, x: Tensor, extra: Mapping[str, Tensor]) -> Folded | None:
+    def _folding(self, x: Tensor, extra: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """What convolutions run faster with."""
         folds, lines = self._found_folds(x, extra), self._lines and x.device.type == "cpu" and x.dtype == torch.float32
-        return Folded(folds, lines=lines) if folds or lines else None
+        return folded(folds, lines=lines) if folds.weights or lines else nullcontext()
 
     def _laid_plainly(self, error: RuntimeError) -> bool:
         """Whether channels lay last in memory, which ``error`` minds; from here on they do not.
@@ -169,12 +170,12 @@ class TorchSession:
     def _found_folds(self, x: Tensor, extra: Mapping[str, Tensor]) -> Folds:
         """Those of the model, found on one sample before the first batch, so that all batches are computed alike."""
         if self._folds is None:
-            self._folds = {}
+            self._folds = Folds()
             if any(isinstance(each, _BatchNorm) for each in self.calling.module.modules()):
                 self._batch, self._tapping_now, self._tape = 1, True, None
                 self._taps.clear()
                 try:
-                    with torch.no_grad(), FoldWatch() as watch:
+                    with torch.no_grad(), FoldWatch(self.calling.module) as watch:
                         given = self.calling(x[:1].clone(), {name: each[:1].clone() for name, each in extra.items()})
                     self._folds = watch.folds((given, *self._taps.values()))
                 finally:

@@ -5,8 +5,8 @@ and positive as long as anything is given. A cycle through ever coarser grids (B
 Tutorial, 2000) is the preconditioner: some 10 steps for any picture, where conjugate gradients alone take hundreds to
 cross a large hole.
 
-Numbers lie as (*s, lane), a lane being one channel of one row: what belongs to neighbours along any axis is then next to
-each other in memory, and a step of a grid is a few passes over long runs.
+Numbers lie as (*s, lane), a lane being one channel of one row: neighbours along any axis are then long runs in memory,
+and a step of a grid is a few passes over them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def mean_of_neighbours(known: Tensor, gone: Tensor, turns: Sequence[float]) -> T
     import torch
 
     with torch.inference_mode():
-        rows, channels, *sizes = known.shape
+        channels, *sizes = known.shape[1:]
         u = known.flatten(0, 1).movedim(0, -1).clone(memory_format=torch.contiguous_format)
         sought = gone.movedim(0, -1).repeat_interleave(channels, -1)
         cycle, c = Cycle(sought.float(), channels), weights(tuple(sizes)).to(u)[..., None]
@@ -108,22 +108,22 @@ def _dot(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _over(what: Callable[..., Tensor], u: Tensor) -> Tensor:
-    """``what`` of each lane, axis by axis: long runs again."""
+    """``what`` of each lane, axis by axis: by long runs."""
     for _ in range(u.ndim - 1):
         u = what(u, 0)
     return u
 
 
 def _lines(lanes: Tensor, like: Tensor) -> Tensor:
-    """A number of each lane, said for each place of the last axis: what is the same for long runs is soon multiplied."""
+    """A number of each lane, said again for each place of the last axis: long runs once more."""
     return lanes.expand(like.shape[-2:]).contiguous()
 
 
 class Cycle:
     """What nearly solves for a rest, on this grid and ever coarser ones.
 
-    ``share`` (*s, lane) is how much of each place is sought, the same for each ``channels`` lanes: all or nothing on the
-    finest grid. Half or more is sought on a coarser one, held fast by the rest of it.
+    ``share`` (*s, lane) is how much of each place is sought, the same for each ``channels`` lanes: all or nothing on
+    the finest grid. On a coarser one it is sought from half up, and held fast by the rest of it.
     """
 
     def __init__(self, share: Tensor, channels: int) -> None:
@@ -154,7 +154,7 @@ class Cycle:
 
     def _found(self, rest: Tensor) -> Tensor:
         """By the coarser grid."""
-        assert self._coarser is not None
+        assert self._coarser is not None  # noqa: S101
         return _between(self._coarser._cycled(_sums(rest).mul_(self._scale)), self.sizes)
 
     def _cycled(self, rest: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from camsweep.backends.torch.folding import Folded, line
+from camsweep.backends.torch.folding import Folds, folded, line
 
 from ..support import CONV, SHAPES, inputs, traced
 
@@ -82,7 +82,7 @@ def test_a_signal_is_a_picture_one_line_high(stride, padding, groups, dilation, 
     assert found.shape == expected.shape
     assert found.stride()[1] == 1
     assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-4)
-    with Folded({}, lines=True):
+    with folded(Folds(), lines=True):
         assert torch.equal(F.conv1d(x, weight, bias, *how), found)
         assert torch.equal(
             F.conv1d(x, weight, bias, stride=how[0], padding=how[1], dilation=how[2], groups=groups), found

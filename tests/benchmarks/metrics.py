@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from camsweep.backends.torch.folding import Folded, FoldWatch
+from camsweep.backends.torch.folding import FoldWatch, folded
 from camsweep.core.allocator import keeping
 from camsweep.core.metrics import Case, Curve, parse_metric, scores
 from camsweep.core.metrics.imputation import impute
@@ -46,7 +46,7 @@ class Subject:
         self.x = torch.from_numpy(x)
         self.layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
         self.own = copy.deepcopy(self.net).to(memory_format=self.layout)
-        with torch.inference_mode(), FoldWatch() as watch:
+        with torch.inference_mode(), FoldWatch(self.own) as watch:
             given = self.own(self.x[:1].contiguous(memory_format=self.layout))
         self.folds = watch.folds(given)
         field = torch.from_numpy(np.random.default_rng(1).random((len(x), 1, *x.shape[2:])))
@@ -63,7 +63,7 @@ class Subject:
         return Case(torch.from_numpy(self.maps)[:, None], x=self.x, seeds=[(i,) for i in range(len(self.x))])
 
     def score(self, x: torch.Tensor, i: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), Folded(self.folds):
+        with torch.inference_mode(), folded(self.folds):
             return self.own(x.contiguous(memory_format=self.layout))[torch.arange(len(x)), self.classes[i]]
 
     def heights(self, text: str) -> np.ndarray:
