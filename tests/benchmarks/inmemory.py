@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from camsweep.core.allocator import keeping
 from camsweep.core.checks import settle_domains
 from camsweep.core.domains import Space
 from camsweep.core.grid import resize
@@ -74,8 +75,9 @@ def ours(
     session = stack.enter_context(camsweep(copy.deepcopy(module), x, methods, *layers, **more))
 
     def run() -> dict[str, np.ndarray]:
-        maps = session(methods)
-        return {m: (resize(each, size) if size else each).numpy() for m, each in zip(methods, maps, strict=True)}
+        with keeping():  # as a run does
+            maps = session(methods)
+            return {m: (resize(each, size) if size else each).numpy() for m, each in zip(methods, maps, strict=True)}
 
     return run
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from camsweep.core.allocator import keeping
 from camsweep.tests.benchmarks import nets
 from camsweep.tests.benchmarks.inmemory import agreement, alike, camsweep, ours, packages, rivals, versus
 from camsweep.tests.benchmarks.peers import CAPTUM, PGC, TORCHCAM, XPLIQUE, ZENNIT, peer
@@ -275,7 +276,12 @@ def by_camsweep(method: str, path: str, x: str, threads: int, *, native: bool = 
     batch = np.ascontiguousarray(np.load(x).transpose(0, 3, 1, 2))
     session = camsweep(backend, batch, [method], target=TARGET, chunk=CHUNK)
     opened = session.__enter__()
-    return lambda: float(opened([method])[0].sum())
+
+    def run() -> float:
+        with keeping():  # as a run does
+            return float(opened([method])[0].sum())
+
+    return run
 
 
 def case_keras(bench: Bench) -> None:
