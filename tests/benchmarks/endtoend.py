@@ -27,7 +27,7 @@ from torch import nn
 import camsweep
 from camsweep.tests.benchmarks import nets
 from camsweep.tests.benchmarks.peers import CAPTUM, PGC, SIGNAL, TORCHCAM, peer
-from camsweep.tests.benchmarks.race import OURS, Bench, Elsewhere, Missing, Run
+from camsweep.tests.benchmarks.race import OURS, Bench, Elsewhere, Missing, Run, Times
 
 MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 BARE, LAST = "bare forward", "bare forward, channels-last"
@@ -168,6 +168,16 @@ def explain(subject: Subject, folder: Path, limit: int | None = None) -> None:
     )
 
 
+def behind(bench: Bench, case: str, times: Times, limit: str, batches: int) -> float:
+    """The row of what each further batch costs over its bare forward; gives their share of all."""
+    others = 1 - 1 / batches
+    times.seconds[BEHIND] = [a - b for a, b in zip(times.seconds[OURS], times.seconds[ONE], strict=True)]
+    times.seconds[REST] = [seconds * others for seconds in times.seconds[limit]]
+    note = f"a run of one batch, {np.median(times.seconds[ONE]):.2f} s, taken off"
+    bench.ratio(case, times, BEHIND, REST, GOAL, note)
+    return others
+
+
 def raced(bench: Bench, name: str) -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -194,12 +204,7 @@ def raced(bench: Bench, name: str) -> None:
             times.seconds[party] = [seconds * many / BATCHES[party] for seconds in times.seconds[party]]
         limit = times.fastest([BARE, LAST])
         bench.ratio(case, times, OURS, limit, GOAL)
-        others = 1 - subject.batch / subject.count
-        times.seconds[BEHIND] = [a - b for a, b in zip(times.seconds[OURS], times.seconds[ONE], strict=True)]
-        times.seconds[REST] = [seconds * others for seconds in times.seconds[limit]]
-        bench.ratio(
-            case, times, BEHIND, REST, GOAL, f"a run of one batch, {np.median(times.seconds[ONE]):.2f} s, taken off"
-        )
+        others = behind(bench, case, times, limit, many)
         for party in PARTIES:
             note = f"batches: {BATCHES[party]}, times {many // BATCHES[party]}"
             bench.ratio(case, times, party, OURS, ">= 1", note)

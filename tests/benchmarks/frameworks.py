@@ -20,6 +20,7 @@ from torch import nn
 
 import camsweep
 from camsweep.tests.benchmarks import nets
+from camsweep.tests.benchmarks.endtoend import ONE, behind
 from camsweep.tests.benchmarks.inmemory import alike
 from camsweep.tests.benchmarks.peers import TKV, peer
 from camsweep.tests.benchmarks.race import OURS, Bench, Elsewhere, Missing, Run
@@ -70,10 +71,10 @@ def keras_twin(folder: str) -> Run:
     return lambda: None
 
 
-def explain(model: dict[str, Any], data: str, layout: str, layer: str, out: str) -> None:
+def explain(model: dict[str, Any], data: str, layout: str, layer: str, out: str, limit: int | None = None) -> None:
     camsweep.explain(
         model=model,
-        data={"path": data, "layout": layout},
+        data={"path": data, "layout": layout, "limit": limit},
         explain={"methods": ["gradcam"], "layers": [layer], "batch_size": BATCH},
         output={"path": out},
         force=True,
@@ -198,6 +199,7 @@ def case_formats(bench: Bench) -> None:
 
         parties: dict[str, Run | Missing] = {
             OURS: lambda: explain(source, f"{folder}/x.npy", "NCHW", "layer4", f"{folder}/torch.h5"),
+            ONE: lambda: explain(source, f"{folder}/x.npy", "NCHW", "layer4", f"{folder}/one.h5", BATCH),
             f"{OURS}, ONNX": lambda: explain(
                 {"weights": f"{folder}/net.onnx"}, f"{folder}/x.npy", "NCHW", "auto", f"{folder}/onnx.h5"
             ),
@@ -214,6 +216,7 @@ def case_formats(bench: Bench) -> None:
         }
         times = bench.race(case, parties)
         bench.ratio(case, times, OURS, "bare forward", "<= 1.1")
+        behind(bench, case, times, "bare forward", count // BATCH)
         reference = maps_of(folder / "torch.h5")
         for label, forward in (("ONNX", "onnxruntime"), ("Keras", "TensorFlow"), ("Keras --native", "TensorFlow")):
             party, file = f"{OURS}, {label}", {"ONNX": "onnx", "Keras": "keras"}.get(label, "native")
