@@ -101,25 +101,35 @@ def _plain(module: nn.Module) -> bool:
     return "forward" not in vars(module) and "weight" in module._parameters
 
 
+class OtherWayError(RuntimeError):
+    """A forward did without a batch norm that the watched one had behind a convolution: it is to run unfolded."""
+
+
 @contextmanager
 def folded(folds: Folds, *, lines: bool = False) -> Iterator[None]:
     """Forwards that use them, and ``lines`` for signals, but for what a gradient goes back through.
 
     Where modules run all of it, they have another forward in the meantime: nobody looks at what else the model calls,
-    which takes longer than its small operators themselves.
+    which takes longer than its small operators themselves. `OtherWayError` where what they give cannot be right.
     """
-    if folds.modules is None:
-        with Intercepted(folds, lines=lines):
-            yield
-        return
     done: dict[int, Tensor] = {}
+    """What batch norms will give back as it is, held so that its id stays its own."""
+    with Intercepted(folds, done, lines=lines) if folds.modules is None else _instead(folds, done, lines=lines):
+        yield
+    if done:
+        raise OtherWayError
+
+
+@contextmanager
+def _instead(folds: Folds, done: dict[int, Tensor], *, lines: bool) -> Iterator[None]:
+    modules = folds.modules or ()
     try:
-        for each in folds.modules:
+        for each in modules:
             forward = _conv(each, folds, done, lines) if isinstance(each, _ConvNd) else _norm(each, done)
             each.__dict__["forward"] = forward
         yield
     finally:
-        for each in folds.modules:
+        for each in modules:
             each.__dict__.pop("forward", None)
 
 
@@ -157,10 +167,9 @@ def _conv(module: _ConvNd, folds: Folds, done: dict[int, Tensor], lines: bool) -
 class Intercepted(TorchFunctionMode):
     """The same for whoever calls them."""
 
-    def __init__(self, folds: Folds, *, lines: bool) -> None:
+    def __init__(self, folds: Folds, done: dict[int, Tensor], *, lines: bool) -> None:
         super().__init__()
-        self._folds, self._lines = folds.weights, lines
-        self._done: dict[int, Tensor] = {}
+        self._folds, self._done, self._lines = folds.weights, done, lines
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -21,7 +21,7 @@ from ...core.relevance.grammar import names
 from ...core.relevance.manner import Manner
 from .calling import Calling, Read, minds_strides
 from .compiling import Compiled
-from .folding import Folds, FoldWatch, folded
+from .folding import Folds, FoldWatch, OtherWayError, folded
 from .grids import Grid
 from .relevance.interception import Relevances
 from .relevance.propagation import Propagated
@@ -98,7 +98,7 @@ class TorchSession:
                 start = x if carrying else x.clone()
                 given = self.calling(start, {name: each.clone() for name, each in (extra or {}).items()})
         except RuntimeError as error:
-            if not self._laid_plainly(error):
+            if not self._runs_plainly(error):
                 raise
             return self(inputs, extra)
         finally:
@@ -123,7 +123,7 @@ class TorchSession:
                 # A model may begin in place.
                 given = (compiled or self.calling)(inputs.clone(memory_format=self._layout), extra or {})
         except RuntimeError as error:
-            if not self._laid_plainly(error):
+            if not self._runs_plainly(error):
                 raise
             return self.forward(inputs, rows, extra)
         self.passes["forward"] += 1
@@ -155,11 +155,15 @@ class TorchSession:
         folds, lines = self._found_folds(x, extra), self._lines and x.device.type == "cpu" and x.dtype == torch.float32
         return folded(folds, lines=lines) if folds.weights or lines else nullcontext()
 
-    def _laid_plainly(self, error: RuntimeError) -> bool:
-        """Whether channels lay last in memory, which ``error`` minds; from here on they do not.
+    def _runs_plainly(self, error: RuntimeError) -> bool:
+        """Whether ``error`` minds what was done for speed, which from here on is not.
 
-        Most such models are known before, from one sample; some join the axis of the batch with another.
+        Batch norms were folded, and this batch goes another way through the model; or channels lay last in memory: most
+        such models are known before, from one sample, but some join the axis of the batch with another.
         """
+        if isinstance(error, OtherWayError):
+            self._folds = Folds()
+            return True
         if not minds_strides(error) or not (self._lines or self._layout != torch.contiguous_format):
             return False
         self._lines, self._layout, self._folds = False, torch.contiguous_format, None

@@ -114,6 +114,42 @@ def test_modules_get_their_forwards_back_whatever_happens():
     assert not any("forward" in vars(each) or each._forward_pre_hooks for each in net.modules())
 
 
+class Turning(nn.Module):
+    """Norms what it is given only where that is more than 0."""
+
+    def __init__(self, *, function):
+        super().__init__()
+        self.entry, self.first, self.norm, self.head = (
+            nn.Identity(),
+            nn.Conv1d(2, 4, 3),
+            nn.BatchNorm1d(4),
+            nn.Linear(4, 3),
+        )
+        self.by = (lambda h: normed(self.norm, h)) if function else self.norm
+        nn.init.uniform_(self.norm.running_mean, 1, 2)
+
+    def forward(self, x):
+        h = self.first(self.entry(x))
+        return self.head((self.by(h) if x.sum() > 0 else h).mean(2))
+
+
+@pytest.mark.parametrize("function", [False, True])
+@pytest.mark.parametrize("letters", ["AS", "AGS"])
+def test_a_batch_that_goes_another_way_runs_unfolded(function, letters):
+    torch.manual_seed(0)
+    net, x = Turning(function=function).double().eval(), inputs(1)
+    one = np.abs(x).astype(np.float64)
+    with traced(net, one, letters, ["entry"]) as (trace, _):
+        session = trace.session
+        assert len(session._folds.weights) == 1
+        for given in (one, -one, one, -one):
+            given = torch.from_numpy(given)
+            assert torch.allclose(session(given).outputs.scores, net(given), rtol=1e-12, atol=1e-14)
+            found = session.forward(given, torch.zeros(len(given), dtype=torch.long)).scores
+            assert torch.allclose(found, net(given), rtol=1e-12, atol=1e-14)
+        assert not session._folds.weights
+
+
 class Own(nn.Conv1d):
     """A forward that is not its class's."""
 
