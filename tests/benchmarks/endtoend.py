@@ -51,8 +51,8 @@ class Subject(NamedTuple):
 
 
 SUBJECTS = {
-    "resnet18": Subject("ResNet18", nets.ResNet18, "layer4", (3, 224, 224), 16, 256),
-    "resnet50": Subject("ResNet50", nets.ResNet50, "layer4", (3, 224, 224), 8, 128),
+    "resnet18": Subject("ResNet18", nets.ResNet18, "layer4", (3, 224, 224), 16, 512),
+    "resnet50": Subject("ResNet50", nets.ResNet50, "layer4", (3, 224, 224), 8, 256),
     "ecg": Subject("ecg_net", nets.ecg_net, "layer4", (12, 5000), 16, 512),
     "volume": Subject("VolumeNet", nets.VolumeNet, "layers.11", (1, 32, 64, 64), 8, 256),
 }
