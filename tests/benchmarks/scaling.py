@@ -1,8 +1,8 @@
-"""Whether a run goes on as it began: rate and memory over samples, and what batches, threads, resuming and merging take.
+"""Whether a run goes on as it began: rate and memory over samples, and what batches, readers, resuming and merging take.
 
-    python tests/benchmarks/scaling.py [samples] [batches] [resume] [shards] [--quick]
+    python tests/benchmarks/scaling.py [samples] [batches] [workers] [compression] [resume] [shards] [--quick]
 
-A net that costs next to nothing, so that what is measured is all the rest. Memory is what the process holds of its own,
+A net that costs next to nothing, so that what is measured is all the rest; for pictures a ResNet-18 of half width. Memory is what the process holds of its own,
 mapped files left out (RssAnon).
 """
 
@@ -113,6 +113,54 @@ def case_batches(bench: Bench) -> None:
             bench.ratio("threads, tiny net", times, "threads: 1", f"threads: {bench.threads}")
 
 
+def pictures(data: dict[str, Any], out: Path, workers: int = 1, compression: str = "auto") -> None:
+    """Grad-CAM of 112 x 112, by the net of `frameworks`."""
+    camsweep.explain(
+        model={"source": f"{Path(__file__).with_name('frameworks.py')}:small"},
+        data=data,
+        explain={"methods": ["gradcam"], "layers": ["layer4"], "batch_size": 16, "workers": workers},
+        output={"path": str(out), "compression": compression},
+        force=True,
+    )
+
+
+def case_workers(bench: Bench) -> None:
+    """A folder of JPEG files, read and resized by one thread and by several beside the model."""
+    from PIL import Image
+
+    case, count = "reading workers, JPEG of 375 x 500 to 112 x 112", 32 if bench.quick else 192
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "images"
+        folder.mkdir()
+        coarse = np.random.default_rng(0).integers(0, 256, (count, 24, 32, 3), dtype=np.uint8)
+        for i, each in enumerate(coarse):
+            Image.fromarray(each).resize((500, 375)).save(folder / f"{i:04}.jpg", quality=90)
+        data = {"path": str(folder), "transforms": [{"resize": [112, 112]}]}
+        parties = {f"{OURS}, workers: {n}": lambda n=n: pictures(data, Path(made) / "run.h5", n) for n in (1, 2, 4)}
+        times = bench.race(case, parties)
+        for n in (2, 4):
+            bench.ratio(case, times, f"{OURS}, workers: {n}", f"{OURS}, workers: 1")
+
+
+def case_compression(bench: Bench) -> None:
+    """The same maps compressed in other ways: time of the whole run, and size of the file."""
+    case, count = "compression, maps of 112 x 112", 32 if bench.quick else 256
+    methods = ("none", "auto", "lzf", "gzip:1", "gzip:9")
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        np.save(folder / "x.npy", nets.noise(count, 3, 112, 112))
+        data = {"path": str(folder / "x.npy"), "layout": "NCHW"}
+        parties = {
+            f"{OURS}, {method}": lambda method=method: pictures(data, folder / f"{method}.h5", compression=method)
+            for method in methods
+        }
+        times = bench.race(case, parties)
+        sizes = {method: (folder / f"{method}.h5").stat().st_size / 1e6 for method in methods}
+        for method in methods[1:]:
+            note = f"{sizes[method]:.1f} MB, of {sizes['none']:.1f}"
+            bench.ratio(case, times, f"{OURS}, {method}", f"{OURS}, none", note=note)
+
+
 def case_resume(bench: Bench) -> None:
     """The same command again: where nothing is left to do, and where half is."""
     case, count = "resuming, tiny net", 4_000 if bench.quick else 20_000
@@ -187,7 +235,10 @@ def case_shards(bench: Bench) -> None:
         bench.add(case, "merge of 64", rate, unit="MB/s", note="of maps, uncompressed")
 
 
-CASES = {each.__name__[5:]: each for each in (case_samples, case_batches, case_resume, case_shards)}
+CASES = {
+    each.__name__[5:]: each
+    for each in (case_samples, case_batches, case_workers, case_compression, case_resume, case_shards)
+}
 
 if __name__ == "__main__":
     Bench("scaling", __doc__ or "", CASES).run()

@@ -9,7 +9,7 @@ from camsweep.core.metrics.imputation import impute
 
 from . import references as ref
 
-SIZES = [(40, 27), (10, 11, 12), (1, 40, 30), (3, 3, 90)]
+SIZES = [(40, 27), (48, 64), (10, 11, 12), (1, 40, 30), (3, 3, 90)]
 RANGES = np.array([1, 1e-6, 1e20])
 
 
@@ -74,3 +74,16 @@ def test_coarse_and_fine_are_each_other_transposed(sizes):
     coarse = multigrid._sums(u)
     v = torch.randn_like(coarse)
     torch.testing.assert_close((coarse * v).sum(), (u * multigrid._between(v, sizes)).sum())
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (8, 6), (7, 6), (9, 5)])
+def test_pictures_in_one_pass_are_those_axis_by_axis(sizes):
+    """In single precision oneDNN, in double precision slices."""
+    u = torch.randn(*sizes, 3)
+    coarse = multigrid._sums(u)
+    for one, many in (
+        (multigrid.blurred(u, (0, 1)), multigrid.blurred(u.double(), (0, 1))),
+        (coarse, multigrid._sums(u.double())),
+        (multigrid._between(coarse, sizes), multigrid._between(coarse.double(), sizes)),
+    ):
+        torch.testing.assert_close(one.double(), many, rtol=0, atol=1e-5)
